@@ -1,0 +1,1 @@
+"""The kernel provisioner, and what runs beside the kernel inside its container."""

@@ -1,0 +1,1 @@
+"""The engine: images, containers and snapshots. Imports nothing of Jupyter."""

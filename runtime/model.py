@@ -1,0 +1,144 @@
+"""The nouns of the engine as plain, validated data: what a container, a process and an image are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nbhull.runtime.errors import InvalidInput
+
+Network = Literal["host", "none"]
+State = Literal["created", "running", "stopped"]
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+"""What a container, a snapshot or a tag may be called (the OCI distribution spec's tag grammar)."""
+
+HOST_IMAGE = "host"
+"""The embedded default image: this machine's own system and Python environment, read-only."""
+
+UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_bytes(text: str | int, what: str = "memory limit") -> int:
+    """A size in bytes from `536870912`, `512m`, `512 MB`, `0.5GiB` (units are powers of 1,024).
+
+    Raises InvalidInput for anything else, and for sizes that are not positive.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
+    if isinstance(text, bool) or match is None:
+        raise InvalidInput(f"{what} {str(text)!r} is not a size", "write it like 512m or 2g")
+    size = int(float(match[1]) * UNITS[match[2]])
+    if size <= 0:
+        raise InvalidInput(f"{what} {str(text)!r} is not positive", "write it like 512m or 2g")
+    return size
+
+
+def parse_name(text: str, what: str = "name") -> str:
+    """`text`, if it is a valid name; raises InvalidInput otherwise (the text is shown escaped)."""
+    if not isinstance(text, str) or NAME.fullmatch(text) is None:
+        raise InvalidInput(
+            f"{what} {text!r} is not valid", "use letters, digits, '_', '.', '-', at most 128, no leading '.' or '-'"
+        )
+    return text
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder or file of the host handed in to a container at `target` (both absolute paths)."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a container may use at most; None means no limit of its own."""
+
+    memory: int | None = None
+    """bytes of memory, swap included"""
+    cpus: float | None = None
+    """cores, such as 1.5"""
+    pids: int | None = None
+    """processes and threads"""
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """All that a container is made from."""
+
+    image: str = HOST_IMAGE
+    """an image's or a snapshot's name or id"""
+    name: str | None = None
+    """a name of its own, unique among containers; None takes one from the id"""
+    hostname: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    network: Network = "host"
+    mounts: tuple[Mount, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    """environment of every process in it, over the image's own"""
+    environment: str | None = None
+    """for the image `host`: the prefix of the Python environment that shows through, such as
+    sys.prefix of the Jupyter server; None means the environment that nbhull itself runs in"""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """A process to start in a running container."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    """over the container's environment"""
+    cwd: str | None = None
+    """absolute path inside; None means the image's working folder. Must exist"""
+    user: str | None = None
+    """`uid[:gid]` inside; None means the image's user"""
+    tty: bool = False
+    """make standard input (a terminal) the controlling terminal"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image or snapshot in the store."""
+
+    id: str
+    name: str
+    """its tag; `host` for the embedded image"""
+    parent: str | None
+    """id of the image it was snapshotted from"""
+    created: float
+    """seconds since the epoch"""
+    size: int
+    """bytes of its own layer"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container as the store's index knows it."""
+
+    id: str
+    name: str
+    image: str
+    """name of the image it was made from"""
+    state: State
+    created: float
+    socket_folder: str
+    """a private folder present at the same absolute path inside and outside, for Unix sockets;
+    empty unless running. It goes when the container stops"""
+    spec: ContainerSpec
+    snapshot: str | None = None
+    """id of the snapshot that it was last reset to or snapshotted as"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container uses now; None where the machine cannot tell."""
+
+    memory: int | None = None
+    memory_limit: int | None = None
+    pids: int | None = None
+    pids_limit: int | None = None
+    cpu_seconds: float | None = None
+    oom_kills: int | None = None
