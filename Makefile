@@ -1,0 +1,55 @@
+# make run    the tour, executed in a containerized kernel      make lab    the same in JupyterLab
+# make test   checks and the whole test suite, three ways       make check  linters and types only
+# make bench  the benchmarks (bench-quick: in a minute)         make clean  what make has made
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.PHONY: help run lab test check bench bench-quick clean install-lab install-dev
+
+help:
+	@sed -n '1,3p' Makefile
+
+$(VENV)/.made:
+	@tools/prepare_machine $(PYTHON)
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.lab: $(VENV)/.made pyproject.toml
+	@echo "installing nbhull with JupyterLab into $(VENV)"
+	@$(PIP) install -e '.[lab]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	@echo "installing nbhull and the development tools into $(VENV)"
+	@$(PIP) install -e '.[lab,test,dev]'
+	@touch $@ $(VENV)/.lab
+
+install-lab: $(VENV)/.lab
+install-dev: $(VENV)/.dev
+
+run: $(VENV)/.lab
+	@$(BIN)/nbhull kernel install --sys-prefix
+	@$(BIN)/python tools/run_tour.py
+
+lab: $(VENV)/.lab
+	@$(BIN)/nbhull kernel install --sys-prefix
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+check: $(VENV)/.dev
+	@$(BIN)/python tools/check.py
+
+test: $(VENV)/.dev
+	@$(BIN)/python tools/run_tests.py
+
+bench: $(VENV)/.dev
+	@$(BIN)/python benchmarks/run.py
+
+bench-quick: $(VENV)/.dev
+	@$(BIN)/python benchmarks/run.py --quick
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
