@@ -86,7 +86,8 @@ class Engine:
         """Start a process in a running container.
 
         `stdio`: up to three descriptors for standard input, output and error; missing ones are
-        /dev/null. Raises ProcessFailed when the program cannot be executed, at once.
+        /dev/null. Raises ProcessFailed (CommandNotFound, CommandNotExecutable) when the program
+        cannot be executed, at once.
         """
         raise NotImplementedError
 

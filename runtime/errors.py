@@ -59,6 +59,14 @@ class ProcessFailed(HullError):
     """A process in a container could not be started, or ended before it was of use."""
 
 
+class CommandNotFound(ProcessFailed):
+    """The program to start does not exist in the container (a shell's status 127)."""
+
+
+class CommandNotExecutable(ProcessFailed):
+    """The program to start exists in the container, but cannot be executed (a shell's status 126)."""
+
+
 class LauncherLost(HullError):
     """The launcher ended, and with it the containers that it held."""
 
@@ -78,6 +86,6 @@ KINDS: dict[str, type[HullError]] = {
     cls.__name__: cls
     for cls in (
         HullError, InvalidInput, NotFound, Conflict, Denied, HostUnable, ProcessFailed,
-        LauncherLost, SyscallFailed,
+        CommandNotFound, CommandNotExecutable, LauncherLost, SyscallFailed,
     )
 }

@@ -1,0 +1,90 @@
+"""The command line: `nbhull …` and, the same program, `jupyter container …`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullError
+from nbhull.runtime.verbs.parser import execute, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from nbhull.runtime.verbs.results import Result
+    from nbhull.runtime.verbs.table import Verb
+
+FAILED = 1
+WRONG_USAGE = 2
+OWN_FAILURE = 125
+"""of `run` and `exec`, for wrong usage too: every other status is the command's own (as with Docker)"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the words after the program's name say; the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _main(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read us has gone; without this Python complains when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13
+    except KeyboardInterrupt:
+        return 128 + 2
+    return status
+
+
+def _main(words: list[str]) -> int:
+    in_foreground = words[:1] == ["run"] or words[:1] == ["exec"]
+    try:
+        verb, values = parse(words)
+    except HullError as error:
+        _complain(error)
+        return OWN_FAILURE if in_foreground else WRONG_USAGE
+    try:
+        result = _execute(verb, values)
+    except HullError as error:
+        _complain(error)
+        return _foreground_status(error) if in_foreground else FAILED
+    shown = _json(result.data()) if values.get("json") else result.text()
+    if shown:
+        print(shown)
+    for failure in result.failures:
+        _complain(failure)
+    return result.status
+
+
+def _foreground_status(error: HullError) -> int:
+    if isinstance(error, CommandNotFound):
+        return 127
+    if isinstance(error, CommandNotExecutable):
+        return 126
+    return OWN_FAILURE
+
+
+def _execute(verb: Verb, values: dict[str, Any]) -> Result:
+    if not verb.needs_engine:
+        return execute(verb, values, None)
+    from nbhull.runtime.engine import Engine
+
+    with Engine() as engine:
+        return execute(verb, values, engine)
+
+
+def _complain(error: HullError) -> None:
+    print(f"nbhull: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)
+
+
+def _json(data: Any) -> str:
+    import json
+
+    return json.dumps(data, indent=2, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

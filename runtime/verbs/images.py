@@ -1,0 +1,33 @@
+"""The verbs of images and snapshots."""
+
+from __future__ import annotations
+
+from time import time
+
+from nbhull.runtime.verbs.results import Names, Result, image_table, short_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from nbhull.runtime.engine import Engine
+
+
+def images(engine: Engine, values: dict[str, Any]) -> Result:
+    """`images`: all images and snapshots."""
+    found = engine.images()
+    if values.get("quiet"):
+        return Names([image.id for image in found])
+    return image_table(found, time())
+
+
+def snapshot(engine: Engine, values: dict[str, Any]) -> Result:
+    """`snapshot`: gives back what names the new image: its name, else its id."""
+    image = engine.snapshot(values["container"], values["name"])
+    return Names([image.name or short_id(image.id)])
+
+
+def reset(engine: Engine, values: dict[str, Any]) -> Result:
+    """`reset`: gives back the container's name."""
+    container = engine.reset(values["container"], values["name"])
+    return Names([container.name or short_id(container.id)])

@@ -1,0 +1,82 @@
+"""From an option's text to its value. Every function raises InvalidInput with what it wanted instead."""
+
+from __future__ import annotations
+
+import os
+
+from nbhull.runtime.errors import InvalidInput
+from nbhull.runtime.model import Mount, Network
+
+
+def parse_env(text: str) -> tuple[str, str] | None:
+    """Name and value from `NAME=VALUE`; `NAME` alone takes the value from our own environment, and is
+    None where that has no such variable (as with Docker)."""
+    name, equals, value = text.partition("=")
+    if not name or "\0" in text:
+        raise InvalidInput(f"variable {text!r} has no name", "write it like NAME=VALUE")
+    if equals:
+        return name, value
+    inherited = os.environ.get(name)
+    return None if inherited is None else (name, inherited)
+
+
+def parse_volume(text: str) -> Mount:
+    """A mount from `SOURCE:TARGET[:ro|rw]`; a relative SOURCE begins with `./` or `../`."""
+    parts = text.split(":")
+    form = "write it like ./data:/data or /srv/data:/data:ro"
+    if len(parts) not in (2, 3) or not parts[0] or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
+        raise InvalidInput(f"volume {text!r} is not of the form SOURCE:TARGET[:ro]", form)
+    source, target = parts[:2]
+    if not source.startswith(("/", "./", "../")) and source not in (".", ".."):
+        raise InvalidInput(f"volume source {source!r} is not a path", f"a relative path begins with './'; {form}")
+    if not target.startswith("/"):
+        raise InvalidInput(f"volume target {target!r} is not an absolute path", form)
+    return Mount(os.path.abspath(source), target, parts[2:] == ["ro"])
+
+
+def parse_workdir(text: str) -> str:
+    """An absolute path inside the container."""
+    if not text.startswith("/"):
+        raise InvalidInput(f"working folder {text!r} is not an absolute path", "write it like /tmp")
+    return text
+
+
+def parse_cpus(text: str) -> float:
+    """A positive number of cores."""
+    return _positive(text, "number of cores", "write it like 2 or 0.5")
+
+
+def parse_seconds(text: str) -> float:
+    """A number of seconds, zero included."""
+    return 0.0 if text == "0" else _positive(text, "number of seconds", "write it like 0, 10 or 0.5")
+
+
+def parse_count(text: str) -> int:
+    """A positive whole number."""
+    if not (text.isascii() and text.isdigit() and len(text) < 19) or int(text) == 0:
+        raise InvalidInput(f"{text!r} is not a positive whole number", "write it like 200")
+    return int(text)
+
+
+def parse_network(text: str) -> Network:
+    """`host` or `none`."""
+    if text == "host" or text == "none":
+        return text
+    raise InvalidInput(f"unknown network {text!r}", "one of: host, none")
+
+
+def parse_hostname(text: str) -> str:
+    """A host name as Linux takes it: at most 64 characters of letters, digits, '-' and '.'."""
+    if 0 < len(text) <= 64 and text.isascii() and text.replace("-", "a").replace(".", "a").isalnum():
+        return text
+    raise InvalidInput(f"host name {text!r} is not valid", "use letters, digits, '-' and '.', at most 64")
+
+
+def _positive(text: str, what: str, hint: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise InvalidInput(f"{text!r} is not a positive {what}", hint)
+    return number
