@@ -1,0 +1,226 @@
+"""What a kernel's container is made from: the kernelspec's settings, narrowed by the notebook's.
+
+The kernelspec (`metadata.kernel_provisioner.config`) is written by whoever administers it and may
+set everything. A notebook (`metadata.container`) is hostile input. Key by key:
+
+| key                                     | in a notebook                                                   |
+|-----------------------------------------|-----------------------------------------------------------------|
+| image, kernel                           | chosen freely                                                   |
+| memory, cpus, pids                      | may tighten; what is looser is cut to the limit, with a notice  |
+| network                                 | may be "none"; "host" where the kernelspec says "none" is denied |
+| mounts, environment, prefix, control    | denied                                                          |
+| anything else                           | invalid input                                                   |
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, cast
+
+from nbhull.runtime.errors import Denied, InvalidInput
+from nbhull.runtime.model import HOST_IMAGE, Limits, Mount, Network, parse_bytes, parse_name
+
+Control = Literal["self", "none"]
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_PATH = 4095
+
+
+@dataclass(frozen=True)
+class KernelConfig:
+    """The validated settings of one kernel."""
+
+    image: str = HOST_IMAGE
+    """name of the image that the container is made from"""
+    kernel: str = "python3"
+    """name of the kernelspec inside the image"""
+    memory: int | None = None
+    """bytes"""
+    cpus: float | None = None
+    """cores"""
+    pids: int | None = None
+    """processes and threads"""
+    network: Network = "host"
+    mounts: tuple[Mount, ...] = ()
+    """beside the notebook's own folder"""
+    environment: dict[str, str] = field(default_factory=dict)
+    """variables for the kernel"""
+    prefix: str | None = None
+    """of the Python environment that shows through in the image `host`"""
+    control: Control = "self"
+    """what the kernel may ask of its own container: everything about itself, or nothing"""
+
+    @property
+    def limits(self) -> Limits:
+        """The limits as the engine takes them."""
+        return Limits(memory=self.memory, cpus=self.cpus, pids=self.pids)
+
+
+KEYS = tuple(f.name for f in fields(KernelConfig))
+LIMITS = ("memory", "cpus", "pids")
+CHOSEN_BY_NOTEBOOK = ("image", "kernel", *LIMITS, "network")
+
+
+def from_kernelspec(settings: Mapping[str, Any]) -> KernelConfig:
+    """The settings of a kernelspec. Raises InvalidInput that names the key."""
+    return KernelConfig(**validated(settings, "the kernelspec"))
+
+
+def narrow(config: KernelConfig, notebook: Mapping[str, Any]) -> tuple[KernelConfig, list[str]]:
+    """`config` with what a notebook asks for, and the notices that its reader should see.
+
+    Raises InvalidInput for a malformed setting, Denied for one that would widen access.
+    """
+    for key in notebook:
+        if key in KEYS and key not in CHOSEN_BY_NOTEBOOK:
+            raise Denied(
+                f"the notebook's metadata asks for container.{key}, which only a kernelspec may set",
+                f"set {key} in the kernelspec, or remove it from the notebook's metadata",
+            )
+    asked = validated(notebook, "the notebook's metadata")
+    if asked.get("network", "none") != "none" and config.network == "none":
+        raise Denied(
+            "the notebook's metadata asks for container.network 'host', but its kernelspec allows none",
+            "choose a kernelspec with network, or remove network from the notebook's metadata",
+        )
+    notices = []
+    for key in LIMITS:
+        allowed = getattr(config, key)
+        if key in asked and allowed is not None and asked[key] > allowed:
+            notices.append(
+                f"the notebook asks for {key} {notebook[key]}, its kernelspec allows {allowed}: {allowed} holds"
+            )
+            del asked[key]
+    return replace(config, **asked), notices
+
+
+def validated(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings in the types of KernelConfig; raises InvalidInput that names the key."""
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in KEYS:
+            raise InvalidInput(
+                f"{where} has an unknown container setting {str(key)[:80]!r}", "known are " + ", ".join(KEYS)
+            )
+        if value is None:
+            continue
+        try:
+            values[key] = PARSERS[key](value)
+        except InvalidInput as error:
+            raise InvalidInput(f"{where} sets {key} wrongly: {error.message}", error.hint) from error
+    return values
+
+
+def parse_cpus(value: Any) -> float:
+    """Cores, such as 1.5; raises InvalidInput."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise InvalidInput(f"cpus {str(value)[:80]!r} is not a number", "write it like 1.5")
+    try:
+        cpus = float(value)
+    except (ValueError, OverflowError):
+        cpus = math.nan
+    if not 0.01 <= cpus <= 1e6:
+        raise InvalidInput(f"cpus {str(value)[:80]!r} is not a positive number", "write it like 1.5, at least 0.01")
+    return cpus
+
+
+def parse_pids(value: Any) -> int:
+    """A count of processes; raises InvalidInput."""
+    text = str(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[1-9]\d{0,8}", text):
+        raise InvalidInput(f"pids limit {text[:80]!r} is not a positive whole number", "write it like 256")
+    return int(text)
+
+
+def parse_network(value: Any) -> Network:
+    """`host` or `none`; raises InvalidInput."""
+    if value not in ("host", "none"):
+        raise InvalidInput(f"network {str(value)[:80]!r} is not known", "choose host or none")
+    return cast(Network, value)
+
+
+def parse_control(value: Any) -> Control:
+    """`self` or `none`; raises InvalidInput."""
+    if value not in ("self", "none"):
+        raise InvalidInput(f"control policy {str(value)[:80]!r} is not known", "choose self or none")
+    return cast(Control, value)
+
+
+def parse_path(value: Any, what: str = "path") -> str:
+    """An absolute path without `.` and `..`; raises InvalidInput."""
+    if (
+        not isinstance(value, str)
+        or not value.startswith("/")
+        or "\0" in value
+        or len(value.encode("utf-8", "surrogatepass")) > MAX_PATH
+        or any(part in (".", "..") for part in value.split("/"))
+    ):
+        raise InvalidInput(f"{what} {str(value)[:80]!r} is not an absolute path", "write it like /data/measurements")
+    return value.rstrip("/") or "/"
+
+
+def parse_memory(value: Any) -> int:
+    """Bytes; raises InvalidInput."""
+    if not isinstance(value, int | str) or len(str(value)) > 40:
+        raise InvalidInput(f"memory limit {str(value)[:80]!r} is not a size", "write it like 512m or 2g")
+    return parse_bytes(value)
+
+
+def parse_mounts(value: Any) -> tuple[Mount, ...]:
+    """A list of `{"source": …, "target": …, "read_only": …}` or `source[:target[:ro]]`; raises InvalidInput."""
+    if not isinstance(value, list | tuple):
+        raise InvalidInput("mounts is not a list", 'write it like [{"source": "/data", "read_only": true}]')
+    return tuple(parse_mount(item) for item in value)
+
+
+def parse_mount(item: Any) -> Mount:
+    """One mount; the target is the source where it is not given. Raises InvalidInput."""
+    if isinstance(item, str):
+        source, _, rest = item.partition(":")
+        target, _, mode = rest.partition(":")
+        if mode not in ("", "ro", "rw"):
+            raise InvalidInput(f"mount mode {mode[:80]!r} is not known", "choose ro or rw")
+        item = {"source": source, "target": target or source, "read_only": mode == "ro"}
+    if not isinstance(item, dict) or not set(item) <= {"source", "target", "read_only"}:
+        raise InvalidInput("a mount is not of the right form", 'write it like {"source": "/data", "read_only": true}')
+    read_only = item.get("read_only", False)
+    if not isinstance(read_only, bool):
+        raise InvalidInput("read_only of a mount is neither true nor false", "write true or false, without quotes")
+    source = parse_path(item.get("source"), "mount source")
+    return Mount(source, parse_path(item.get("target", source), "mount target"), read_only)
+
+
+def parse_environment(value: Any) -> dict[str, str]:
+    """Variables for the kernel; raises InvalidInput."""
+    if not isinstance(value, dict):
+        raise InvalidInput("environment is not a table of variables", 'write it like {"NAME": "value"}')
+    for name, text in value.items():
+        if not isinstance(name, str) or VARIABLE.fullmatch(name) is None:
+            raise InvalidInput(f"{str(name)[:80]!r} is not a variable's name", "use letters, digits and '_'")
+        if not isinstance(text, str) or "\0" in text:
+            raise InvalidInput(f"variable {name} is not text", 'write its value in quotes: "1"')
+    return dict(value)
+
+
+PARSERS = {
+    "image": lambda value: parse_image(value),
+    "kernel": lambda value: parse_name(value, "kernelspec name"),
+    "memory": parse_memory,
+    "cpus": parse_cpus,
+    "pids": parse_pids,
+    "network": parse_network,
+    "mounts": parse_mounts,
+    "environment": parse_environment,
+    "prefix": parse_path,
+    "control": parse_control,
+}
+
+
+def parse_image(value: Any) -> str:
+    """An image's name, tag or id; raises InvalidInput."""
+    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,255}", value) is None:
+        raise InvalidInput(f"image {str(value)[:80]!r} is not a name", "`nbhull images` lists the images")
+    return value

@@ -1,0 +1,273 @@
+"""One kernel in its container: the blocking, thread-safe half of the provisioner."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from nbhull.kernel.command import CommandFinder, KernelCommand
+from nbhull.kernel.config import KernelConfig
+from nbhull.kernel.folder import WorkingFolder
+from nbhull.kernel.launch import Launch
+from nbhull.runtime.engine import Engine, Process
+from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound, ProcessFailed
+from nbhull.runtime.model import Container, ContainerSpec, Mount, ProcessSpec
+
+PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+CONNECTION_FILE = "connection.json"
+NOTICES_FILE = "notices.json"
+PENDING_FILE = "pending.json"
+"""names in the container's socket folder; the kernel application knows them too"""
+
+
+class ContainedKernel:
+    """Owns a container and the kernel process in it.
+
+    The container is made on the first `prepare`, and lives until `remove`; kernel processes come and
+    go in it. Everything here blocks, and may be called from any thread.
+    """
+
+    def __init__(
+        self, engine: Engine, config: KernelConfig, folder: WorkingFolder, mounts: Sequence[Mount],
+        name: str | None, log: logging.Logger,
+    ) -> None:
+        """`mounts` come in beside those of the config and the folder; `name` is shown by `nbhull ps`."""
+        self.engine = engine
+        self.config = config
+        self.folder = folder
+        self.name = name
+        self.log = log
+        self.mounts = tuple(mounts)
+        self.container: Container | None = None
+        self.process: Process | None = None
+        self.command: KernelCommand | None = None
+        self.socket_folder = ""
+        """the folder as the clients know it, the same for the whole life of the kernel"""
+        self.resetting = False
+        self._lock = threading.RLock()
+        self._launch: Launch | None = None
+        # so that a kernel that nobody shuts down (its manager gave it up) does not keep its container
+        self._remains: list[str] = []
+        self._finalizer = weakref.finalize(self, _remove_remains, engine, self._remains)
+
+    # -- the container -------------------------------------------------------------------------
+
+    def prepare(self, notices: Sequence[str] = ()) -> bool:
+        """See to it that the container runs. Returns whether one was there before but had to be
+        replaced, because it had been removed. Raises HullError; nothing is left behind then."""
+        with self._lock:
+            had_one = self.container is not None
+            if had_one and self._resume():
+                return False
+            shown = [notice for notice in (self.folder.notice, *notices) if notice]
+            if had_one:
+                shown.append("The kernel's container was gone, a new one took its place: its changes are lost.")
+            try:
+                self._create()
+                self._write(NOTICES_FILE, json.dumps(shown))
+            except BaseException:
+                self.remove()
+                raise
+            for notice in shown:
+                self.log.warning("nbhull: %s", notice)
+            return had_one
+
+    def _resume(self) -> bool:
+        """Start the container again if it was stopped; false if it is gone."""
+        assert self.container is not None
+        try:
+            current = self.engine.container(self.container.id)
+            if current.state != "running":
+                current = self.engine.start(current.id)
+        except (NotFound, LauncherLost):
+            return False
+        self._adopt(current)
+        return True
+
+    def _create(self) -> None:
+        config = self.config
+        mounts = [*([self.folder.mount] if self.folder.mount else []), *config.mounts, *self.mounts]
+        spec = ContainerSpec(
+            image=config.image,
+            name=self.name,
+            limits=config.limits,
+            network=config.network,
+            mounts=tuple(mounts),
+            environment=config.prefix,
+            labels={"nbhull.kernel": config.kernel},
+        )
+        created = self.engine.create(spec)
+        self._remains[:] = [created.id]
+        self._adopt(self.engine.start(created.id))
+        if self.folder.mount is None:
+            self._make_folder(self.folder.path)
+
+    def _adopt(self, container: Container) -> None:
+        self.container = container
+        if not self.socket_folder:
+            self.socket_folder = container.socket_folder
+        elif self.socket_folder != container.socket_folder:
+            # clients stay connected to the paths they know
+            with suppress(FileNotFoundError):
+                os.unlink(self.socket_folder)
+            os.symlink(container.socket_folder, self.socket_folder)
+
+    def _make_folder(self, path: str) -> None:
+        assert self.container is not None
+        process = self.engine.spawn(self.container.id, ProcessSpec(("mkdir", "-p", path)))
+        status = process.wait()
+        process.close()
+        if status != 0:
+            raise ProcessFailed(
+                f"the folder {path!r} could not be made in the container", "start the kernel in another folder"
+            )
+
+    def remove(self) -> None:
+        """End the container and delete it. Idempotent; does nothing if there was none."""
+        with self._lock:
+            if self.process is not None:
+                self.process.close()
+            self.process = None
+            remains, self._remains[:] = list(self._remains), []
+            if os.path.islink(self.socket_folder):
+                os.unlink(self.socket_folder)
+            self.container, self.socket_folder = None, ""
+            for container in remains:
+                with suppress(NotFound):
+                    self.engine.remove(container, force=True)
+
+    # -- the kernel process --------------------------------------------------------------------
+
+    def find_command(self) -> KernelCommand:
+        """Look up how the kernel is started, in the container as it is now. Raises HullError."""
+        with self._lock:
+            container = self._running()
+            finder = CommandFinder(self.engine, container.id, container.image, self.config.prefix)
+            self.command = finder.find(self.config.kernel)
+            return self.command
+
+    def launch(self, launch: Launch) -> None:
+        """Start a kernel process. Raises HullError if its program cannot be executed."""
+        with self._lock:
+            self._launch = launch
+            self._spawn(launch, pending=None)
+
+    def _spawn(self, launch: Launch, pending: Mapping[str, Any] | None) -> None:
+        container = self._running()
+        command = self.find_command()
+        inner = dict(launch.connection, transport="ipc", ip=f"{container.socket_folder}/k")
+        for port in PORTS:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{inner['ip']}-{inner[port]}")
+        self._write(CONNECTION_FILE, json.dumps(inner))
+        if pending is not None:
+            self._write(PENDING_FILE, json.dumps(pending))
+        spec = ProcessSpec(
+            command.with_connection_file(f"{container.socket_folder}/{CONNECTION_FILE}", launch.arguments),
+            # a kernel that has no parent to watch says so to the terminal; 1 is the parent that never ends
+            env={**command.env, **launch.env, "JPY_PARENT_PID": "1"},
+            cwd=self.folder.path,
+        )
+        with launch.open_output() as stdio:
+            if self.process is not None:
+                self.process.close()
+            self.process = self.engine.spawn(container.id, spec, stdio)
+
+    def is_up(self) -> bool:
+        """Whether the kernel listens. Raises HullError with its last words if it has ended."""
+        launch, process = self._launch, self.process
+        if launch is None or process is None:
+            raise ProcessFailed("the kernel was stopped while it started", "start it again")
+        paths = [f"{self.socket_folder}/k-{launch.connection[port]}" for port in ("shell_port", "control_port")]
+        if all(os.path.exists(path) for path in paths):
+            return True
+        status = process.poll()
+        if status is None:
+            return False
+        raise self._died_early(launch, status)
+
+    def _died_early(self, launch: Launch, status: int) -> HullError:
+        words = launch.last_words()
+        if words:
+            self.log.error("nbhull: the kernel ended while it started; its output:\n%s", words)
+        python = self.command.argv[0] if self.command else "python3"
+        lines = [line.strip() for line in words.splitlines() if line.strip()]
+        last = lines[-1] if lines else "it said nothing"
+        if "No module named" in last and "ipykernel" in last:
+            return NotFound(
+                f"{python} in the image {self.config.image!r} has no ipykernel",
+                f"install it there with `{python} -m pip install ipykernel`, or choose another image",
+            )
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        return ProcessFailed(f"the kernel ended while it started, with {how}: {last}", "the server's log has its output")
+
+    def poll(self) -> int | None:
+        """None while the kernel runs or is being reset, else its exit status (0 if there was none)."""
+        process = self.process
+        if self.resetting:
+            return None
+        if process is None:
+            return 0
+        try:
+            return process.poll()
+        except LauncherLost:
+            return -9
+
+    def signal(self, signum: int) -> None:
+        """Signal the kernel's process group; no error if it has ended."""
+        if self.process is not None:
+            with suppress(LauncherLost):
+                self.process.signal(signum)
+
+    def forget_process(self) -> None:
+        """Drop the ended kernel process; the container stays."""
+        with self._lock:
+            if self.process is not None and not self.resetting:
+                self.process.close()
+                self.process = None
+
+    # -- what the kernel may ask for -----------------------------------------------------------
+
+    def reset(self, snapshot: str | None, pending: Mapping[str, Any] | None) -> None:
+        """Put the files back on a snapshot and start the kernel anew, on the same connection.
+
+        `pending` is handed to the new kernel, which finishes the request that asked for this.
+        Raises HullError; the old kernel goes on if nothing had happened yet.
+        """
+        with self._lock:
+            container = self._running()
+            if self._launch is None or self.process is None:
+                raise Conflict("the kernel is being stopped", "start it again")
+            self.resetting = True
+            try:
+                self._adopt(self.engine.reset(container.id, snapshot))
+                if self.folder.mount is None:
+                    self._make_folder(self.folder.path)
+                self._spawn(self._launch, pending)
+            finally:
+                self.resetting = False
+
+    def _running(self) -> Container:
+        if self.container is None:
+            raise Conflict("the kernel's container was removed", "restart the kernel")
+        return self.container
+
+    def _write(self, name: str, text: str) -> None:
+        """Write a file into the socket folder, for the kernel."""
+        path = f"{self._running().socket_folder}/{name}"
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+            file.write(text)
+
+
+def _remove_remains(engine: Engine, remains: list[str]) -> None:
+    for container in remains:
+        with suppress(HullError):  # there is nobody left to tell; `nbhull ps` still shows it
+            engine.remove(container, force=True)

@@ -1,0 +1,42 @@
+"""The one Engine of this process, and the threads that wait for it, so that no event loop has to."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from nbhull.runtime.engine import Engine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WORKERS = 32
+
+_lock = threading.Lock()
+_engine: Engine | None = None
+_pid = 0
+_pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="nbhull")
+
+
+def shared_engine() -> Engine:
+    """The engine of this process, made on first use and closed when the process ends."""
+    global _engine, _pid
+    with _lock:
+        # an engine inherited through a fork belongs to the parent: its launcher answers the parent
+        if _engine is None or _pid != os.getpid():
+            _engine, _pid = Engine(), os.getpid()
+            atexit.register(_engine.close)
+        return _engine
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a blocking function in one of our threads; the loop goes on meanwhile.
+
+    The loop's own threads are fewer than the kernels that may start at the same time.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_pool, lambda: function(*args, **kwargs))
