@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nbhull.runtime.engine import Engine
-from support.abilities import ABILITIES, RUNS, current_run, why_missing
+from support.abilities import ABILITIES, RUNS, current_run, runs_able, why_missing
 from support.leaks import Findings, left_behind, traces
 from support.stores import delete_tree
 
@@ -46,8 +46,13 @@ def requirements(item: pytest.Item) -> set[str]:
 
 def runs_of(item: pytest.Item) -> set[str]:
     """The runs that the item belongs to."""
-    runs = requirements(item) & set(RUNS) or {"root", "user"}
-    return runs | {"nosubuid"} if item.get_closest_marker("nosubuid") else runs
+    names = requirements(item)
+    runs = names & set(RUNS) or {"root", "user"}
+    if item.get_closest_marker("nosubuid"):
+        runs |= {"nosubuid"}
+    for name in names - set(RUNS):
+        runs &= runs_able(name)
+    return runs
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

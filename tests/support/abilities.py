@@ -43,32 +43,35 @@ def _mount_points(kind: str) -> Iterator[tuple[Path, set[str]]]:
             yield Path(head.split(" ")[4]), set(options.split(","))
 
 
-def own_cgroup(controller: str) -> Path | None:
-    """The folder of this process's cgroup in the hierarchy that holds `controller`, v1 or v2."""
-    memberships = [
-        line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()
-    ]
-    for _, names, path in memberships:
-        if controller in names.split(","):
-            for mount, options in _mount_points("cgroup"):
-                if controller in options:
-                    return mount / path.lstrip("/")
-    for number, _, path in memberships:
-        if number == "0":
-            for mount, _ in _mount_points("cgroup2"):
-                folder = mount / path.lstrip("/")
-                if controller in (folder / "cgroup.controllers").read_text().split():
-                    return folder
-    return None
+def cgroup_version(controller: str) -> int:
+    """1 or 2, by the hierarchy that holds the controller; 0 if none does."""
+    if any(controller in options for _, options in _mount_points("cgroup")):
+        return 1
+    for mount, _ in _mount_points("cgroup2"):
+        if controller in (mount / "cgroup.controllers").read_text().split():
+            return 2
+    return 0
 
 
 def _lacks_cgroup(controller: str) -> str | None:
-    folder = own_cgroup(controller)
-    if folder is None:
+    version = cgroup_version(controller)
+    if version == 0:
         return f"no cgroup hierarchy offers the {controller} controller"
-    if not (os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK)):
-        return f"the cgroup {folder} is not delegated to this user"
-    return None
+    if os.getuid() == 0:
+        return None
+    if version == 1:
+        return f"the {controller} controller is under cgroup v1, which is root's alone"
+    ((mount, _),) = _mount_points("cgroup2")
+    own = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip().lstrip("/")
+    parents = [mount / own, *(mount / own).parents]
+    delegated = [
+        folder
+        for folder in parents
+        if folder.is_relative_to(mount)
+        and os.access(folder, os.W_OK)
+        and controller in (folder / "cgroup.controllers").read_text().split()
+    ]
+    return None if delegated else f"no cgroup with the {controller} controller is delegated to this user"
 
 
 def _lacks_subuid() -> str | None:
@@ -88,6 +91,7 @@ def _lacks_program(name: str) -> str | None:
     return None if shutil.which(name) else f"{name} is not installed"
 
 
+CONTROLLERS = ("memory", "pids", "cpu")
 PROGRAMS = ("bwrap", "git", "newuidmap", "podman", "runc", "strace", "unshare")
 
 ABILITIES: dict[str, Callable[[], str | None]] = {
@@ -95,7 +99,7 @@ ABILITIES: dict[str, Callable[[], str | None]] = {
     "userns": _lacks_userns,
     **{
         f"cgroup-{name}": functools.partial(_lacks_cgroup, name)
-        for name in ("memory", "pids", "cpu", "freezer")
+        for name in CONTROLLERS
     },
     **{name: functools.partial(_lacks_program, name) for name in PROGRAMS},
 }
@@ -106,3 +110,13 @@ ABILITIES: dict[str, Callable[[], str | None]] = {
 def why_missing(ability: str) -> str | None:
     """None if the machine has the ability, else one sentence why not."""
     return ABILITIES[ability]()
+
+
+def runs_able(ability: str) -> set[str]:
+    """The runs in which the ability can be had at all: what is root's by design is asked of root only."""
+    controller = ability.removeprefix("cgroup-")
+    if controller in CONTROLLERS and cgroup_version(controller) == 1:
+        return {"root"}
+    if ability == "subuid":
+        return {"root", "user"}
+    return set(RUNS)

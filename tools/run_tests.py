@@ -1,0 +1,157 @@
+"""The checks and the whole test suite: as root, as an ordinary user, and as one without subordinate ids.
+
+Run by an ordinary user, only that user's part. The last line counts the tests of all runs (a check
+that fails counts as a failed test); exit status 1 if anything failed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+import check
+import suite_users
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "build/tests"
+
+PACKAGES = {
+    "bwrap": "bubblewrap",
+    "git": "git",
+    "newuidmap": "uidmap",
+    "runc": "runc",
+    "runuser": "util-linux",
+    "strace": "strace",
+    "useradd": "passwd",
+}
+"""Programs that the tests use, and the Debian packages that they come in."""
+
+
+@dataclass
+class Outcome:
+    """How many tests passed, failed and were skipped."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(
+            self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped
+        )
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def read_report(report: Path, status: int) -> Outcome:
+    """The outcome of a pytest run; a failure that no test stands for (a leak, a crash) counts as one."""
+    if not report.exists():
+        return Outcome(failed=1)
+    suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
+    tests, failures, errors, skipped = (
+        sum(int(suite.get(name, "0")) for suite in suites)
+        for name in ("tests", "failures", "errors", "skipped")
+    )
+    failed = failures + errors
+    return Outcome(max(0, tests - failed - skipped), max(failed, 1 if status else 0), skipped)
+
+
+def missing_packages() -> list[str]:
+    packages = {package for program, package in PACKAGES.items() if shutil.which(program) is None}
+    python = suite_users.SYSTEM_PYTHON
+    if not Path(python).exists():
+        packages.add("python3")
+    if not Path(python).exists() or subprocess.run(
+        [python, "-c", "import ensurepip, venv"], check=False, capture_output=True
+    ).returncode:
+        packages.add("python3-venv")
+    return sorted(packages)
+
+
+def install_packages(packages: list[str]) -> None:
+    """Install Debian packages; the lists are updated only if the ones at hand do not do."""
+    print("installing", *packages, flush=True)
+    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    first = subprocess.run(install, env=environment, check=False, capture_output=True)
+    if first.returncode:
+        subprocess.run(["apt-get", "update", "-q"], env=environment, check=True)
+        subprocess.run(install, env=environment, check=True)
+
+
+def run_here(run: str, arguments: list[str]) -> Outcome:
+    """Run the suite as whoever runs this."""
+    report = REPORTS / f"{run}.xml"
+    report.unlink(missing_ok=True)
+    status = subprocess.run(
+        [sys.executable, "-m", "pytest", f"--run={run}", f"--junitxml={report}", *arguments],
+        cwd=ROOT, check=False,
+    ).returncode
+    return read_report(report, status)
+
+
+def run_as(run: str, name: str, wheelhouse: Path, wheel: Path, arguments: list[str]) -> Outcome:
+    """Run the suite as an ordinary user of that name, in its own copy of the tree."""
+    user = suite_users.prepare(
+        name, subordinate_ids=run == "user", wheelhouse=wheelhouse, wheel=wheel
+    )
+    report = user.tree / "report.xml"
+    with suite_users.session(user), suite_users.delegated_cgroup(user) as enter:
+        status = subprocess.run(
+            user.command(user.python, "-m", "pytest", f"--run={run}", f"--junitxml={report}", *arguments),
+            cwd=user.tree, check=False, preexec_fn=enter,
+        ).returncode
+    return read_report(report, status)
+
+
+def title(text: str) -> None:
+    print(f"\n=== {text}", flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Run everything; `arguments` go to each pytest."""
+    started = time.monotonic()
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    outcomes: dict[str, Outcome] = {}
+    is_root = os.getuid() == 0
+
+    if missing := missing_packages():
+        if is_root:
+            install_packages(missing)
+        else:
+            print(f"some tests will be skipped; for all of them: sudo apt-get install -y {' '.join(missing)}")
+
+    title("checks")
+    if failed := check.failing_checks():
+        outcomes["checks"] = Outcome(failed=len(failed))
+
+    if is_root:
+        title("tests as root")
+        outcomes["root"] = run_here("root", arguments)
+        wheelhouse, wheel = suite_users.wheels(), suite_users.own_wheel()
+        for run, name in (("user", "nbhull-test"), ("nosubuid", "nbhull-nosubuid")):
+            title(f"tests as {name}")
+            outcomes[run] = run_as(run, name, wheelhouse, wheel, arguments)
+    else:
+        sys.path.insert(0, str(ROOT / "tests"))
+        from support.abilities import current_run
+
+        run = current_run()
+        title(f"tests as this user, the {run!r} run only; root runs all three")
+        outcomes[run] = run_here(run, arguments)
+
+    title(f"{time.monotonic() - started:.0f} s; {'; '.join(f'{run}: {o}' for run, o in outcomes.items())}")
+    total = sum(outcomes.values(), Outcome())
+    print(total, flush=True)
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
