@@ -128,7 +128,9 @@ def numeric_user(engine: Engine, ref: str, text: str) -> str:
     """
     user, colon, group = text.partition(":")
     if not user or (colon and not group):
-        raise InvalidInput(f"user {text!r} is not of the form USER[:GROUP]", "write it like 1000, 1000:100 or nobody")
+        raise InvalidInput(
+            f"user {text!r} is not of the form USER[:GROUP]", "write it like 1000, 1000:100 or nobody"
+        )
     uid, gid = user, "0"
     for entry in _database(engine, ref, "/etc/passwd"):
         if len(entry) > 3 and (entry[0] == user or entry[2] == user):

@@ -160,12 +160,12 @@ class Terminal:
                 raise
             return False
         while data:
-            data = data[os.write(1, data):]
+            data = data[os.write(1, data) :]
         return True
 
     def _write_input(self) -> None:
         try:
-            self._input = self._input[os.write(self._master, self._input):]
+            self._input = self._input[os.write(self._master, self._input) :]
         except BlockingIOError:
             return
 

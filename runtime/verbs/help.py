@@ -34,7 +34,11 @@ def show(engine: Engine | None, values: dict[str, Any]) -> Result:
 def overview(where: str, group: str = "") -> str:
     """All verbs with a line each, or those whose names begin with `group`."""
     program = PROGRAMS[where]
-    about = "" if group else "Every notebook kernel in a container of its own: no Docker, no daemon, no root needed.\n\n"
+    about = (
+        ""
+        if group
+        else "Every notebook kernel in a container of its own: no Docker, no daemon, no root needed.\n\n"
+    )
     lines = [_entry(verb.name, verb.help) for verb in verbs(where) if verb.name.startswith(group)]
     return (
         f"usage: {program} {group or ''}VERB [OPTION...] [ARGUMENT...]\n\n{about}verbs:\n"
@@ -105,4 +109,6 @@ def _entry(name: str, text: str) -> str:
     head = f"  {name}"
     if len(head) >= INDENT - 1:
         lines.insert(0, "")
-    return f"{head.ljust(INDENT)}{lines[0]}".rstrip() + "".join(f"\n{' ' * INDENT}{line}" for line in lines[1:])
+    return f"{head.ljust(INDENT)}{lines[0]}".rstrip() + "".join(
+        f"\n{' ' * INDENT}{line}" for line in lines[1:]
+    )

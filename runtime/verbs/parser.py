@@ -43,7 +43,8 @@ def find_verb(words: Sequence[str], where: str = "cli") -> tuple[Verb, list[str]
         raise InvalidInput(f"'{words[0]}' is no verb by itself", f"one of: {', '.join(group)}")
     name = " ".join(words[:2]) if group else words[0]
     raise InvalidInput(
-        f"unknown verb {name!r}", nearest(name, [verb.name for verb in known], f"'{program} --help' lists them")
+        f"unknown verb {name!r}",
+        nearest(name, [verb.name for verb in known], f"'{program} --help' lists them"),
     )
 
 

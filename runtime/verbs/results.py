@@ -66,7 +66,9 @@ class Names(Result):
 class Table(Result):
     """Rows under headings."""
 
-    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[str]], items: Sequence[dict[str, Any]]) -> None:
+    def __init__(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], items: Sequence[dict[str, Any]]
+    ) -> None:
         self.columns = list(columns)
         self.rows = [list(row) for row in rows]
         """what is shown, a text for each column"""
@@ -77,7 +79,8 @@ class Table(Result):
         lines = [[column.upper() for column in self.columns], *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         return "\n".join(
-            "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+            "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
         )
 
     def data(self) -> list[dict[str, Any]]:
@@ -151,13 +154,19 @@ def container_table(containers: Sequence[Container], now: float) -> Table:
     rows = [
         (short_id(c.id), c.image, f"{human_age(now - c.created)} ago", c.state, c.name) for c in containers
     ]
-    return Table(("container id", "image", "created", "state", "name"), rows, [container_data(c) for c in containers])
+    return Table(
+        ("container id", "image", "created", "state", "name"), rows, [container_data(c) for c in containers]
+    )
 
 
 def image_data(image: Image) -> dict[str, Any]:
     """An image as plain data."""
     return {
-        "id": image.id, "name": image.name, "parent": image.parent, "created": image.created, "size": image.size,
+        "id": image.id,
+        "name": image.name,
+        "parent": image.parent,
+        "created": image.created,
+        "size": image.size,
     }
 
 
@@ -187,22 +196,36 @@ def container_fields(container: Container, usage: Usage, now: float) -> Fields:
     memory_limit = spec.limits.memory or usage.memory_limit
     pids_limit = spec.limits.pids or usage.pids_limit
     fields = [
-        ("container", f"{container.name} ({short_id(container.id)})" if container.name else short_id(container.id)),
+        (
+            "container",
+            f"{container.name} ({short_id(container.id)})" if container.name else short_id(container.id),
+        ),
         ("image", container.image),
         ("snapshot", short_id(container.snapshot) if container.snapshot else "-"),
         ("state", f"{container.state}, made {human_age(now - container.created)} ago"),
-        ("memory", of(
-            None if usage.memory is None else human_size(usage.memory), memory_limit and human_size(memory_limit) or None
-        )),
-        ("processes", of(None if usage.pids is None else str(usage.pids), pids_limit and str(pids_limit) or None)),
+        (
+            "memory",
+            of(
+                None if usage.memory is None else human_size(usage.memory),
+                (memory_limit and human_size(memory_limit)) or None,
+            ),
+        ),
+        (
+            "processes",
+            of(None if usage.pids is None else str(usage.pids), (pids_limit and str(pids_limit)) or None),
+        ),
         ("cpus", f"{spec.limits.cpus:g}" if spec.limits.cpus else "no limit"),
         ("network", spec.network),
     ]
     fields += [("mount", m.target + (" (read-only)" if m.read_only else "")) for m in spec.mounts]
     item = container_data(container) | {
         "usage": {
-            "memory": usage.memory, "memory_limit": usage.memory_limit, "pids": usage.pids,
-            "pids_limit": usage.pids_limit, "cpu_seconds": usage.cpu_seconds, "oom_kills": usage.oom_kills,
+            "memory": usage.memory,
+            "memory_limit": usage.memory_limit,
+            "pids": usage.pids,
+            "pids_limit": usage.pids_limit,
+            "cpu_seconds": usage.cpu_seconds,
+            "oom_kills": usage.oom_kills,
         }
     }
     return Fields(fields, item)

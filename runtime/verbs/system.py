@@ -32,7 +32,10 @@ def version(engine: Engine | None, values: dict[str, Any]) -> Result:
         ("linux", f"{system.release} ({system.machine})"),
     ]
     item = {
-        "nbhull": nbhull.__version__, "python": python, "executable": sys.executable, "linux": system.release,
+        "nbhull": nbhull.__version__,
+        "python": python,
+        "executable": sys.executable,
+        "linux": system.release,
         "machine": system.machine,
     }
     return Fields(fields, item)

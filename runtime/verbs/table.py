@@ -21,7 +21,19 @@ class Argument:
     Options have a `name` that begins with `--`; positionals are named as they are written in help.
     """
 
-    __slots__ = ("default", "flag", "help", "many", "metavar", "name", "parse", "required", "rest", "short", "where")
+    __slots__ = (
+        "default",
+        "flag",
+        "help",
+        "many",
+        "metavar",
+        "name",
+        "parse",
+        "required",
+        "rest",
+        "short",
+        "where",
+    )
 
     def __init__(
         self,
@@ -117,11 +129,18 @@ PROCESS = (
     Argument("--interactive", "pass standard input on to the command", short="-i", flag=True),
     Argument("--tty", "give the command a terminal", short="-t", flag=True),
     Argument(
-        "--env", "set a variable of the environment; without a value it is taken from here",
-        short="-e", metavar="NAME[=VALUE]", parse=VALUES + "parse_env", many=True,
+        "--env",
+        "set a variable of the environment; without a value it is taken from here",
+        short="-e",
+        metavar="NAME[=VALUE]",
+        parse=VALUES + "parse_env",
+        many=True,
     ),
     Argument(
-        "--workdir", "folder to run the command in", short="-w", metavar="FOLDER",
+        "--workdir",
+        "folder to run the command in",
+        short="-w",
+        metavar="FOLDER",
         parse=VALUES + "parse_workdir",
     ),
     Argument("--user", "user to run the command as, by name or number", short="-u", metavar="USER[:GROUP]"),
@@ -129,64 +148,91 @@ PROCESS = (
 
 LIMITS = (
     Argument(
-        "--memory", "bytes of memory it may use at most, swap included, such as 512m or 2g", short="-m",
-        metavar="SIZE", parse="nbhull.runtime.model:parse_bytes",
+        "--memory",
+        "bytes of memory it may use at most, swap included, such as 512m or 2g",
+        short="-m",
+        metavar="SIZE",
+        parse="nbhull.runtime.model:parse_bytes",
     ),
     Argument(
-        "--cpus", "processor cores it may use at most, such as 1.5", metavar="CORES",
+        "--cpus",
+        "processor cores it may use at most, such as 1.5",
+        metavar="CORES",
         parse=VALUES + "parse_cpus",
     ),
     Argument(
-        "--pids-limit", "processes and threads it may have at most", metavar="COUNT",
+        "--pids-limit",
+        "processes and threads it may have at most",
+        metavar="COUNT",
         parse=VALUES + "parse_count",
     ),
     Argument(
-        "--network", "`host`: the network of this machine; `none`: no network at all", metavar="host|none",
+        "--network",
+        "`host`: the network of this machine; `none`: no network at all",
+        metavar="host|none",
         parse=VALUES + "parse_network",
     ),
 )
 
 VERBS: tuple[Verb, ...] = (
     Verb(
-        "run", "make a container from an image and run a command in it",
+        "run",
+        "make a container from an image and run a command in it",
         "nbhull.runtime.verbs.containers:run",
         (
-            Argument("--name", "name of the container", metavar="NAME", parse="nbhull.runtime.model:parse_name"),
+            Argument(
+                "--name", "name of the container", metavar="NAME", parse="nbhull.runtime.model:parse_name"
+            ),
             Argument("--rm", "remove the container when the command has ended", flag=True),
             *PROCESS,
             Argument(
-                "--volume", "hand in a folder or file of this machine at a path of the container; "
-                "`:ro` makes it read-only", short="-v", metavar="SOURCE:TARGET[:ro]",
-                parse=VALUES + "parse_volume", many=True,
+                "--volume",
+                "hand in a folder or file of this machine at a path of the container; "
+                "`:ro` makes it read-only",
+                short="-v",
+                metavar="SOURCE:TARGET[:ro]",
+                parse=VALUES + "parse_volume",
+                many=True,
             ),
             *LIMITS,
-            Argument("--hostname", "host name inside the container", short="-h", metavar="NAME",
-                     parse=VALUES + "parse_hostname"),
+            Argument(
+                "--hostname",
+                "host name inside the container",
+                short="-h",
+                metavar="NAME",
+                parse=VALUES + "parse_hostname",
+            ),
             Argument("IMAGE", "image or snapshot; `host` is this machine's own system", required=True),
             Argument("COMMAND", "command with its arguments; without one, a shell", rest=True),
         ),
         about="Options stand before IMAGE; everything after it belongs to the command. The container's other "
-        "processes end with the command. As with Docker the container stays, stopped, unless `--rm` is given, "
-        "so that its files can still be snapshotted; `nbhull rm` removes it.\n\n"
+        "processes end with the command. As with Docker the container stays, stopped, unless `--rm` is "
+        "given, so that its files can still be snapshotted; `nbhull rm` removes it.\n\n"
         "Signals sent to nbhull go on to the command. The exit status is the command's own (128 and the "
         "signal's number if a signal ended it), 125 if nbhull itself failed, 126 if the command cannot be "
         "executed, 127 if it does not exist.",
         examples=(
             ("run --rm host python3 -c 'print(1 + 1)'", "run Python in a container that is gone afterwards"),
             ("run --rm -it host", "a shell in a container"),
-            ("run --rm -v ./data:/data:ro -m 2g --network none host ls /data",
-             "a folder read-only, at most 2 GiB of memory, no network"),
+            (
+                "run --rm -v ./data:/data:ro -m 2g --network none host ls /data",
+                "a folder read-only, at most 2 GiB of memory, no network",
+            ),
         ),
     ),
     Verb(
-        "ps", "list containers", "nbhull.runtime.verbs.containers:ps",
+        "ps",
+        "list containers",
+        "nbhull.runtime.verbs.containers:ps",
         (Argument("--all", "stopped ones too", short="-a", flag=True), QUIET, AS_JSON),
         about="All containers of the user's are listed, those of Jupyter servers too.",
         examples=(("ps -a", "all containers, stopped ones too"),),
         where=EVERYWHERE,
     ),
     Verb(
-        "exec", "run a command in a running container", "nbhull.runtime.verbs.containers:execute",
+        "exec",
+        "run a command in a running container",
+        "nbhull.runtime.verbs.containers:execute",
         (
             *PROCESS,
             CONTAINER,
@@ -197,11 +243,17 @@ VERBS: tuple[Verb, ...] = (
         examples=(("exec -it 4f2a bash", "a shell in the container whose id begins with 4f2a"),),
     ),
     Verb(
-        "stop", "end the processes of containers", "nbhull.runtime.verbs.containers:stop",
+        "stop",
+        "end the processes of containers",
+        "nbhull.runtime.verbs.containers:stop",
         (
             Argument(
-                "--time", "seconds between SIGTERM and SIGKILL", short="-t", metavar="SECONDS",
-                parse=VALUES + "parse_seconds", default=10.0,
+                "--time",
+                "seconds between SIGTERM and SIGKILL",
+                short="-t",
+                metavar="SECONDS",
+                parse=VALUES + "parse_seconds",
+                default=10.0,
             ),
             CONTAINERS,
         ),
@@ -209,18 +261,23 @@ VERBS: tuple[Verb, ...] = (
         examples=(("stop -t 2 mybox", "SIGTERM, and SIGKILL after two seconds"),),
     ),
     Verb(
-        "rm", "remove containers and their files", "nbhull.runtime.verbs.containers:remove",
+        "rm",
+        "remove containers and their files",
+        "nbhull.runtime.verbs.containers:remove",
         (Argument("--force", "stop those that run", short="-f", flag=True), CONTAINERS),
         examples=(("rm -f mybox", "remove a container even if it runs"),),
     ),
     Verb(
-        "images", "list images and snapshots", "nbhull.runtime.verbs.images:images",
+        "images",
+        "list images and snapshots",
+        "nbhull.runtime.verbs.images:images",
         (QUIET, AS_JSON),
         examples=(("images", "what `run` can be given"),),
         where=EVERYWHERE,
     ),
     Verb(
-        "snapshot", "keep the files of a container, as they are now, as an image",
+        "snapshot",
+        "keep the files of a container, as they are now, as an image",
         "nbhull.runtime.verbs.images:snapshot",
         (
             CONTAINER,
@@ -231,7 +288,9 @@ VERBS: tuple[Verb, ...] = (
         where=EVERYWHERE,
     ),
     Verb(
-        "reset", "put the files of a container back on a snapshot", "nbhull.runtime.verbs.images:reset",
+        "reset",
+        "put the files of a container back on a snapshot",
+        "nbhull.runtime.verbs.images:reset",
         (
             CONTAINER,
             Argument("NAME", "snapshot; without one, the last one made or reset to, else the image itself"),
@@ -242,11 +301,14 @@ VERBS: tuple[Verb, ...] = (
         where=EVERYWHERE,
     ),
     Verb(
-        "info", "show the container that this notebook runs in", "nbhull.runtime.verbs.containers:info",
+        "info",
+        "show the container that this notebook runs in",
+        "nbhull.runtime.verbs.containers:info",
         where=MAGIC,
     ),
     Verb(
-        "doctor", "tell what works on this machine, and how to mend what does not",
+        "doctor",
+        "tell what works on this machine, and how to mend what does not",
         "nbhull.runtime.verbs.system:doctor",
         (AS_JSON,),
         about="Each line is tried for real: ✓ works, ! works in part, ✗ does not work. "
@@ -255,10 +317,17 @@ VERBS: tuple[Verb, ...] = (
         needs_engine=False,
     ),
     Verb(
-        "kernel install", "install a kernelspec whose kernels run in containers", "nbhull.kernel.verbs:install",
+        "kernel install",
+        "install a kernelspec whose kernels run in containers",
+        "nbhull.kernel.verbs:install",
         (
-            Argument("--name", "name of the kernelspec", metavar="NAME", default="nbhull",
-                     parse="nbhull.runtime.model:parse_name"),
+            Argument(
+                "--name",
+                "name of the kernelspec",
+                metavar="NAME",
+                default="nbhull",
+                parse="nbhull.runtime.model:parse_name",
+            ),
             Argument("--display-name", "how Jupyter shows it", metavar="TEXT"),
             Argument("--image", "image that its kernels run in", metavar="IMAGE", default="host"),
             Argument("--kernel", "kernelspec inside the image", metavar="NAME", default="python3"),
@@ -269,31 +338,41 @@ VERBS: tuple[Verb, ...] = (
         ),
         examples=(
             ("kernel install --user", "`Python 3 (container)` in this user's JupyterLab"),
-            ("kernel install --sys-prefix --name small --display-name 'Python (1 GiB)' --memory 1g",
-             "another one, with a limit"),
+            (
+                "kernel install --sys-prefix --name small --display-name 'Python (1 GiB)' --memory 1g",
+                "another one, with a limit",
+            ),
         ),
         needs_engine=False,
     ),
     Verb(
-        "kernel list", "list the kernelspecs whose kernels run in containers", "nbhull.kernel.verbs:list_specs",
+        "kernel list",
+        "list the kernelspecs whose kernels run in containers",
+        "nbhull.kernel.verbs:list_specs",
         (AS_JSON,),
         examples=(("kernel list", "what `kernel install` installed"),),
         needs_engine=False,
     ),
     Verb(
-        "kernel remove", "remove kernelspecs", "nbhull.kernel.verbs:remove",
+        "kernel remove",
+        "remove kernelspecs",
+        "nbhull.kernel.verbs:remove",
         (Argument("NAME", "names of kernelspecs", required=True, many=True),),
         examples=(("kernel remove nbhull", "undo `kernel install`"),),
         needs_engine=False,
     ),
     Verb(
-        "version", "print the versions of nbhull, Python and Linux", "nbhull.runtime.verbs.system:version",
+        "version",
+        "print the versions of nbhull, Python and Linux",
+        "nbhull.runtime.verbs.system:version",
         (AS_JSON,),
         examples=(("version", "what to write in a bug report"),),
         needs_engine=False,
     ),
     Verb(
-        "help", "explain a verb", "nbhull.runtime.verbs.help:show",
+        "help",
+        "explain a verb",
+        "nbhull.runtime.verbs.help:show",
         (Argument("VERB", "without one, all verbs are listed", many=True),),
         examples=(("help run", "what `run --help` prints"),),
         where=EVERYWHERE,

@@ -28,7 +28,9 @@ def parse_volume(text: str) -> Mount:
         raise InvalidInput(f"volume {text!r} is not of the form SOURCE:TARGET[:ro]", form)
     source, target = parts[:2]
     if not source.startswith(("/", "./", "../")) and source not in (".", ".."):
-        raise InvalidInput(f"volume source {source!r} is not a path", f"a relative path begins with './'; {form}")
+        raise InvalidInput(
+            f"volume source {source!r} is not a path", f"a relative path begins with './'; {form}"
+        )
     if not target.startswith("/"):
         raise InvalidInput(f"volume target {target!r} is not an absolute path", form)
     return Mount(os.path.abspath(source), target, parts[2:] == ["ro"])
@@ -60,8 +62,10 @@ def parse_count(text: str) -> int:
 
 def parse_network(text: str) -> Network:
     """`host` or `none`."""
-    if text == "host" or text == "none":
-        return text
+    if text == "host":
+        return "host"
+    if text == "none":
+        return "none"
     raise InvalidInput(f"unknown network {text!r}", "one of: host, none")
 
 

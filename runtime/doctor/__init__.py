@@ -1,0 +1,1 @@
+"""What this machine lets nbhull do, tried for real, and the exact line that mends what it refuses."""
