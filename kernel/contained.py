@@ -15,15 +15,12 @@ from nbhull.kernel.command import CommandFinder, KernelCommand
 from nbhull.kernel.config import KernelConfig
 from nbhull.kernel.folder import WorkingFolder
 from nbhull.kernel.launch import Launch
+from nbhull.kernel.names import CONNECTION_FILE, CONTROL_SOCKET, CONTROL_VARIABLE, NOTICES_FILE, PENDING_FILE
 from nbhull.runtime.engine import Engine, Process
 from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound, ProcessFailed
 from nbhull.runtime.model import Container, ContainerSpec, Mount, ProcessSpec
 
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
-CONNECTION_FILE = "connection.json"
-NOTICES_FILE = "notices.json"
-PENDING_FILE = "pending.json"
-"""names in the container's socket folder; the kernel application knows them too"""
 
 
 class ContainedKernel:
@@ -170,8 +167,13 @@ class ContainedKernel:
             self._write(PENDING_FILE, json.dumps(pending))
         spec = ProcessSpec(
             command.with_connection_file(f"{container.socket_folder}/{CONNECTION_FILE}", launch.arguments),
-            # a kernel that has no parent to watch says so to the terminal; 1 is the parent that never ends
-            env={**command.env, **launch.env, "JPY_PARENT_PID": "1"},
+            env={
+                **command.env,
+                **launch.env,
+                # a kernel that has no parent to watch says so to the terminal; 1 is one that never ends
+                "JPY_PARENT_PID": "1",
+                CONTROL_VARIABLE: self._control_path() or "none",
+            },
             cwd=self.folder.path,
         )
         with launch.open_output() as stdio:
@@ -252,6 +254,11 @@ class ContainedKernel:
                 self._spawn(self._launch, pending)
             finally:
                 self.resetting = False
+
+    def _control_path(self) -> str | None:
+        if self.config.control == "none":
+            return None
+        return f"{self._running().socket_folder}/{CONTROL_SOCKET}"
 
     def _running(self) -> Container:
         if self.container is None:

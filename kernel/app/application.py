@@ -1,0 +1,104 @@
+"""ipykernel's application with %container, notices, and a way to take over from a kernel that was reset."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import zmq
+from ipykernel.iostream import IOPubThread
+from ipykernel.kernelapp import IPKernelApp
+from tornado.ioloop import IOLoop
+from traitlets import Type
+
+from nbhull.kernel.app.handover import Handover, await_subscribers
+from nbhull.kernel.app.kernel import HullKernel
+from nbhull.kernel.names import NOTICES_FILE, PENDING_FILE
+
+EXTENSION = "nbhull.magics"
+
+
+class HullKernelApp(IPKernelApp):
+    """The application of a Python kernel in a container."""
+
+    kernel_class = Type(HullKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)
+
+    handover: Handover | None = None
+
+    def init_sockets(self) -> None:
+        """Called by `initialize` once the connection file is read."""
+        if (pending := take_file(self.beside_connection_file(PENDING_FILE))) is not None:
+            self.handover = Handover(pending)
+        super().init_sockets()
+
+    def init_iopub(self, context: zmq.Context[Any]) -> None:
+        """Called by `init_sockets`. In a kernel that takes over, the clients of the old one must be
+        subscribed again before anything is published, or they would miss how their request ended."""
+        if self.handover is None:
+            super().init_iopub(context)
+            return
+        publisher = context.socket(zmq.XPUB)
+        publisher.linger = 1000
+        publisher.xpub_verbose = 1
+        self.iopub_port = self._bind_socket(publisher, self.iopub_port)
+        await_subscribers(publisher, self.handover.subscribers)
+        publisher.xpub_verbose = 0
+        self.configure_tornado_logger()
+        self.iopub_thread = IOPubThread(publisher, pipe=True)
+        if hasattr(self.iopub_thread, "session"):
+            self.iopub_thread.session = self.session
+        self.iopub_thread.start()
+        self.iopub_socket = self.iopub_thread.background_socket
+
+    def init_kernel(self) -> None:
+        """Called by `initialize`: the last moment at which the shell socket is this thread's alone."""
+        if self.handover is not None:
+            self.handover.finish_request(self.session, self.shell_socket, self.iopub_socket)
+        super().init_kernel()
+        if self.handover is not None and isinstance(self.kernel, HullKernel):
+            self.kernel.inherited = self.handover.queue
+
+    def init_extensions(self) -> None:
+        """Called by `initialize`; the user's configuration of extensions stays."""
+        self.default_extensions = [*self.default_extensions, EXTENSION]
+        super().init_extensions()
+        if notices := take_file(self.beside_connection_file(NOTICES_FILE)):
+            show_once(self.shell, [str(notice) for notice in notices])
+
+    def start(self) -> None:
+        """Called by `launch_instance`; runs until the kernel ends."""
+        if self.handover is not None:
+            # behind the kernel's own `starting`, which would else be the last that a client hears
+            IOLoop.current().add_callback(self.handover.publish_idle, self.session, self.iopub_socket)
+        super().start()
+
+    def beside_connection_file(self, name: str) -> str:
+        """Path of another file in the socket folder."""
+        return os.path.join(os.path.dirname(self.abs_connection_file), name)
+
+
+def take_file(path: str) -> Any:
+    """What a JSON file says, which is deleted; None if there is none."""
+    try:
+        with open(path) as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        return None
+    os.unlink(path)
+    return content
+
+
+def show_once(shell: Any, notices: list[str]) -> None:
+    """Print notices to standard error when the first cell runs, so that they stand in the notebook."""
+
+    def show(*_: Any) -> None:
+        shell.events.unregister("pre_run_cell", show)
+        for notice in notices:
+            print(f"nbhull: {notice}", file=sys.stderr)
+
+    shell.events.register("pre_run_cell", show)
+
+
+launch_new_instance = HullKernelApp.launch_instance

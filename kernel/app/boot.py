@@ -1,0 +1,29 @@
+"""Starts ipykernel in a container. Run as a script, by any Python: its syntax stays old."""
+
+import sys
+
+LIBRARY = "/run/nbhull/lib"
+
+
+def main():
+    # as ipykernel_launcher does: the kernel puts the working folder back by itself
+    if sys.path and sys.path[0] == LIBRARY + "/nbhull/kernel/app":
+        del sys.path[0]
+    if sys.version_info < (3, 11):
+        from ipykernel import kernelapp as app
+    else:
+        import ipykernel  # noqa: F401  (before nbhull's, so that its absence is told as such)
+
+        # nbhull speaks with the server that made the container, so it must be that server's
+        # version; nothing else of the library may come before the user's own packages
+        sys.path.insert(0, LIBRARY)
+        try:
+            from nbhull.kernel.app import application as app
+        finally:
+            sys.path.remove(LIBRARY)
+            sys.path.append(LIBRARY)
+    app.launch_new_instance()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""From the kernel that is reset to the one that takes over: the open request, and those behind it.
+
+Clients stay connected to the same paths and reconnect by themselves, with the same routing ids. The
+new kernel waits for them, answers the request that asked for the reset, and then executes what was
+queued behind it ("run all"). What reached the old kernel in the last moments between its surrender
+and its end is lost, as with any restart.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import stat
+import time
+from typing import Any
+
+import zmq
+
+RECONNECT_TIMEOUT = 5.0
+"""seconds; libzmq's clients come back within 0.2. Those that have gone meanwhile are given up"""
+RETRY_INTERVAL = 0.005
+
+
+class Handover:
+    """What the old kernel left to be done."""
+
+    def __init__(self, pending: dict[str, Any]) -> None:
+        self.parent: dict[str, Any] = pending["parent"]
+        self.idents = [bytes.fromhex(ident) for ident in pending["idents"]]
+        self.message = str(pending.get("message", "reset"))
+        self.subscribers = int(pending["subscribers"])
+        self.queue = [text_to_frames(texts) for texts in pending["queue"]]
+
+    def finish_request(self, session: Any, shell: zmq.Socket[Any], iopub: Any) -> None:
+        """Answer the request that asked for the reset, once its sender is back."""
+        session.send(
+            iopub, "stream", {"name": "stdout", "text": self.message + "\n"}, parent=self.parent, ident=b"stream"
+        )
+        reply = session.serialize(
+            session.msg(
+                "execute_reply",
+                {"status": "ok", "execution_count": 0, "user_expressions": {}, "payload": []},
+                parent=self.parent,
+            ),
+            self.idents,
+        )
+        shell.router_mandatory = 1  # else libzmq drops what is for an unknown peer without a word
+        deadline = time.monotonic() + RECONNECT_TIMEOUT
+        while time.monotonic() < deadline:
+            try:
+                shell.send_multipart(reply)
+                break
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                time.sleep(RETRY_INTERVAL)
+        shell.router_mandatory = 0
+
+    def publish_idle(self, session: Any, iopub: Any) -> None:
+        """Tell that the request has ended."""
+        session.send(iopub, "status", {"execution_state": "idle"}, parent=self.parent, ident=b"status")
+
+
+def await_subscribers(publisher: zmq.Socket[Any], count: int) -> None:
+    """Wait until `count` peers have subscribed to an XPUB socket, or are given up."""
+    deadline = time.monotonic() + RECONNECT_TIMEOUT
+    while count > 0 and (left := deadline - time.monotonic()) > 0:
+        if publisher.poll(int(left * 1000) + 1) and publisher.recv()[:1] == b"\x01":
+            count -= 1
+
+
+def describe_request(parent: dict[str, Any], idents: list[bytes]) -> dict[str, Any]:
+    """A request, as far as its answers need it, as plain data."""
+    header = {key: value if isinstance(value, str) else value.isoformat() for key, value in parent["header"].items()}
+    return {"parent": {"header": header}, "idents": [bytes(ident).hex() for ident in idents]}
+
+
+def frames_to_text(frames: list[Any]) -> list[str]:
+    """The frames of a request as text."""
+    return [base64.b64encode(frame.bytes).decode("ascii") for frame in frames]
+
+
+def text_to_frames(texts: list[str]) -> list[zmq.Frame]:
+    """The inverse of `frames_to_text`."""
+    return [zmq.Frame(base64.b64decode(text)) for text in texts]
+
+
+def connected_peers(path: str) -> int:
+    """How many peers are connected to the socket that this process listens on at `path`."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not stat.S_ISSOCK(os.stat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as peer:
+                if peer.family == socket.AF_UNIX and peer.getsockname() == path:
+                    peer.getpeername()
+                    count += 1
+        except OSError:
+            continue  # closed meanwhile, or the listening socket itself, which has no peer
+    return count

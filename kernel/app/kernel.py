@@ -1,0 +1,93 @@
+"""ipykernel's kernel, which knows what it has been asked and not yet done, so that it can be handed over."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import zmq
+from ipykernel.ipkernel import IPythonKernel
+
+from nbhull.kernel.app.handover import connected_peers, describe_request, frames_to_text
+
+DELIMITER = b"<IDS|MSG>"
+
+Frames = list[Any]
+
+
+class HullKernel(IPythonKernel):
+    """A kernel whose unfinished requests can be carried over a reset.
+
+    ipykernel 7 reads requests in a thread of their own and forwards them to the main one; 6 keeps them
+    in a queue of the main loop. `surrender` knows both.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inherited: list[Frames] = []
+        """requests that the kernel before this one had not begun; they go first"""
+        self._arrived: dict[bytes, Frames] = {}
+        self._arrived_lock = threading.Lock()
+
+    # -- ipykernel 7: called in the thread of the shell channel, and in that which executes ---------
+
+    async def shell_channel_thread_main(self, msg: Frames) -> None:
+        """Called for each request as it arrives."""
+        await self._forward_inherited()
+        await self._forward(msg)
+
+    async def _forward_inherited(self) -> None:
+        inherited, self.inherited = self.inherited, []
+        for frames in inherited:
+            await self._forward(frames)
+
+    async def _forward(self, frames: Frames) -> None:
+        with self._arrived_lock:
+            self._arrived[signature(frames)] = frames
+        await super().shell_channel_thread_main(frames)
+
+    async def dispatch_shell(self, msg: Frames, *args: Any, **kwargs: Any) -> None:
+        """Called for each request when its turn has come (also in ipykernel 6)."""
+        with self._arrived_lock:
+            self._arrived.pop(signature(msg), None)
+        await super().dispatch_shell(msg, *args, **kwargs)
+
+    # -- both ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Called by the application before its loop runs."""
+        super().start()
+        if self._reads_in_thread():
+            self.shell_channel_thread.io_loop.add_callback(self._forward_inherited)
+        else:
+            inherited, self.inherited = self.inherited, []
+            for frames in inherited:
+                self.schedule_dispatch(self.dispatch_shell, frames)
+
+    def surrender(self) -> dict[str, Any]:
+        """The request being executed, and those behind it, as plain data for the next kernel.
+
+        To be called from the thread that executes.
+        """
+        if self._reads_in_thread():
+            with self._arrived_lock:
+                queue = list(self._arrived.values())
+        else:
+            # what has come since the cell began still lies in the socket
+            self.shell_stream.flush(zmq.POLLIN)
+            waiting = [self.msg_queue.get_nowait() for _ in range(self.msg_queue.qsize())]
+            queue = [args[0] for _, dispatch, args in waiting if dispatch == self.dispatch_shell]
+        return {
+            **describe_request(self.get_parent("shell"), self._parent_ident["shell"]),
+            "queue": [frames_to_text(frames) for frames in queue],
+            "subscribers": connected_peers(f"{self.parent.ip}-{self.parent.iopub_port}"),
+        }
+
+    def _reads_in_thread(self) -> bool:
+        return getattr(self, "shell_channel_thread", None) is not None
+
+
+def signature(frames: Frames) -> bytes:
+    """What tells one request from every other: the frame behind the routing ids."""
+    texts = [frame.bytes for frame in frames]
+    return bytes(texts[texts.index(DELIMITER) + 1]) if DELIMITER in texts[:-1] else b"".join(texts)

@@ -1,0 +1,9 @@
+"""Names that both sides of the wall agree on: in a container's socket folder, and in a kernel's environment."""
+
+CONNECTION_FILE = "connection.json"
+NOTICES_FILE = "notices.json"
+PENDING_FILE = "pending.json"
+CONTROL_SOCKET = "control.sock"
+
+CONTROL_VARIABLE = "NBHULL_CONTROL"
+"""path of the control socket; `none` where the kernelspec gives no control"""
