@@ -1,15 +1,42 @@
-"""Probes of the Python environment that the image `host` shows."""
+"""Probes of the folder for sockets, and of the Python environment that the image `host` shows."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
 import os
+import socket
 import sys
 import sysconfig
+import tempfile
 
 from nbhull.runtime.doctor import mending
 from nbhull.runtime.doctor.findings import Finding
+from nbhull.runtime.errors import HostUnable
+from nbhull.runtime.launcher.client import LONGEST_SOCKET_PATH, runtime_folder
+
+LONGEST_FOLDER = LONGEST_SOCKET_PATH - 49
+"""what is left for the folder itself, once a launcher's folder and its longest socket name stand behind it"""
+
+
+def probe_runtime_folder() -> Finding:
+    """The private folder for sockets, whose path a socket's address must have room for."""
+    name = "runtime folder"
+    try:
+        folder = runtime_folder()
+    except HostUnable as error:
+        return Finding(name, "no", error.message, error.hint)
+    if len(os.fsencode(folder)) > LONGEST_FOLDER:
+        seen = f"{folder}: the path is longer than {LONGEST_FOLDER} bytes, too long for sockets in it"
+        return Finding(name, "no", seen, "export XDG_RUNTIME_DIR=/run/user/$(id -u)")
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as inside:
+            address = f"{inside}/socket"
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+                listener.bind(address)
+    except OSError as error:
+        return Finding(name, "no", f"{folder}: {error.strerror}", "export XDG_RUNTIME_DIR=/run/user/$(id -u)")
+    return Finding(name, "yes", f"{folder}, bound a socket in it")
 
 
 def probe_python() -> Finding:

@@ -25,17 +25,14 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
 
     with Terminal(values["interactive"], values["tty"]) as terminal, Signals() as signals:
         container = engine.create(container_spec(values))
-        keep = not values["rm"]
+        keep = False
         try:
-            try:
-                engine.start(container.id)
-                command = values["command"] or default_command(engine, container.id)
-                process = engine.spawn(
-                    container.id, process_spec(engine, container.id, values, command), terminal.stdio
-                )
-            except HullError:
-                keep = False
-                raise
+            engine.start(container.id)
+            command = values["command"] or default_command(engine, container.id)
+            spec = process_spec(engine, container.id, values, command)
+            signals.collect()
+            process = engine.spawn(container.id, spec, terminal.stdio)
+            keep = not values["rm"]
             status = terminal.attend(process, signals)
             if keep:
                 engine.stop(container.id, timeout=0)
@@ -54,6 +51,7 @@ def execute(engine: Engine, values: dict[str, Any]) -> Result:
     container = engine.container(values["container"])
     spec = process_spec(engine, container.id, values, values["command"])
     with Terminal(values["interactive"], values["tty"]) as terminal, Signals() as signals:
+        signals.collect()
         process = engine.spawn(container.id, spec, terminal.stdio)
         return Exit(terminal.attend(process, signals))
 

@@ -24,13 +24,13 @@ CHUNK = 1 << 16
 
 
 class Signals:
-    """While entered, signals to us wait in a pipe instead of acting. For the main thread only."""
+    """What signals to us do while entered: at first they end us by an exception, so that what was made is
+    cleaned up; once forwarded, they wait in a pipe to be passed on. For the main thread only.
+    """
 
     def __enter__(self) -> Signals:
-        self._read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._write = write
-        self._wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        self._handlers = {s: signal.signal(s, _ignore) for s in (*FORWARDED, signal.SIGWINCH)}
+        self._pipe: tuple[int, int] | None = None
+        self._handlers = {s: signal.signal(s, _end) for s in (signal.SIGHUP, signal.SIGTERM)}
         return self
 
     def __exit__(
@@ -38,18 +38,30 @@ class Signals:
     ) -> None:
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
-        signal.set_wakeup_fd(self._wakeup)
-        os.close(self._read)
-        os.close(self._write)
+        if self._pipe:
+            signal.set_wakeup_fd(-1)
+            os.close(self._pipe[0])
+            os.close(self._pipe[1])
+
+    def collect(self) -> None:
+        """From now on keep signals for `take`. Only after the engine has forked all that it forks, since
+        children would write their own signals to our pipe."""
+        self._pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        for signum in (*FORWARDED, signal.SIGWINCH):
+            handler = signal.signal(signum, _keep)
+            self._handlers.setdefault(signum, handler)
 
     def fileno(self) -> int:
         """A descriptor that is readable when a signal waits."""
-        return self._read
+        assert self._pipe
+        return self._pipe[0]
 
     def take(self) -> list[int]:
         """The signals that came since the last call."""
+        assert self._pipe
         try:
-            return list(os.read(self._read, 256))
+            return list(os.read(self._pipe[0], 256))
         except BlockingIOError:
             return []
 
@@ -175,5 +187,9 @@ class Terminal:
         return descriptor
 
 
-def _ignore(signum: int, frame: FrameType | None) -> None:
+def _keep(signum: int, frame: FrameType | None) -> None:
     """A Python-level handler must exist for the wakeup descriptor to be written to."""
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)

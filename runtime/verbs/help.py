@@ -84,13 +84,13 @@ def spelling(argument: Argument) -> str:
 
 
 def explanation(argument: Argument) -> str:
-    """What an argument means, with its default and whether it may be repeated."""
-    text = plain(argument.help)
+    """What an argument means, with its default and whether it may be repeated; code is in backticks."""
+    text = argument.help
     if argument.is_option and argument.many:
         text += "; may be given several times"
     if argument.default not in (None, False, ()):
         default = f"{argument.default:g}" if isinstance(argument.default, float) else argument.default
-        text += f" (default: {default})"
+        text += f" (default: `{default}`)"
     return text
 
 

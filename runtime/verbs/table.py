@@ -225,7 +225,7 @@ VERBS: tuple[Verb, ...] = (
         "list containers",
         "nbhull.runtime.verbs.containers:ps",
         (Argument("--all", "stopped ones too", short="-a", flag=True), QUIET, AS_JSON),
-        about="All containers of the user's are listed, those of Jupyter servers too.",
+        about="Those of Jupyter servers are listed too; a notebook sees its own alone.",
         examples=(("ps -a", "all containers, stopped ones too"),),
         where=EVERYWHERE,
     ),
