@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import re
+import secrets
+import threading
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from sqlite3 import Row
 from types import TracebackType
+from typing import Any
 
-from nbhull.runtime.model import Container, ContainerSpec, Image, ProcessSpec, Usage
+from nbhull.runtime import composition
+from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound
+from nbhull.runtime.hostimage import process_environment
+from nbhull.runtime.launcher import broker, client, wire
+from nbhull.runtime.launcher.client import Process
+from nbhull.runtime.model import (
+    HOST_IMAGE,
+    Container,
+    ContainerSpec,
+    Image,
+    Limits,
+    Mount,
+    ProcessSpec,
+    Usage,
+    parse_name,
+)
+from nbhull.runtime.store import Store
 
+__all__ = ["Engine", "Process", "default_home"]
 
-class Process:
-    """A process that was started in a container."""
-
-    pid: int
-    """its id inside the container"""
-
-    def fileno(self) -> int:
-        """A descriptor that becomes readable once the process has ended (for select and asyncio)."""
-        raise NotImplementedError
-
-    def poll(self) -> int | None:
-        """The exit status as `subprocess.Popen.returncode` gives it (-9 for SIGKILL), else None.
-
-        Raises LauncherLost if the launcher ended without telling it.
-        """
-        raise NotImplementedError
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end; raises TimeoutError after `timeout` seconds."""
-        raise NotImplementedError
-
-    def signal(self, signum: int, *, group: bool = True) -> None:
-        """Send a signal to the process, and with `group` to its whole process group; a process
-        that has ended is no error."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Forget the process (it goes on running)."""
-        raise NotImplementedError
+YOUNG = 10.0
+"""seconds; a launcher's folder without a held lock is left alone for so long, since it may be starting"""
 
 
 class Engine:
@@ -49,8 +48,16 @@ class Engine:
     on first use and ends, with all its containers, when the Engine is closed or its process dies.
     """
 
-    def __init__(self, home: Path | str | None = None) -> None:
-        """`home`: the store; None takes $NBHULL_HOME, else the user's data folder."""
+    def __init__(self, home: Path | str | None = None, *, fork: bool = False) -> None:
+        """`home`: the store; None takes $NBHULL_HOME, else the user's data folder.
+
+        `fork`: start the launcher as a fork of this process (quicker; for processes without threads).
+        Raises HostUnable when the store cannot be used."""
+        self.store = Store(str(home or default_home()))
+        self.fork = fork
+        self.lock = threading.Lock()
+        self.own: client.Client | None = None
+        self.others: dict[str, client.Client] = {}
 
     def __enter__(self) -> Engine:
         return self
@@ -60,70 +67,346 @@ class Engine:
 
     def close(self) -> None:
         """End the launcher and its containers; idempotent."""
+        with self.lock:
+            for other in self.others.values():
+                other.close()
+            self.others.clear()
+            if self.own is not None:
+                self.own.close()
+                self.own = None
+        self.store.close()
+
+    # Launchers
+
+    def launcher(self) -> client.Client:
+        """This engine's launcher, started on first use, and again if it was lost."""
+        with self.lock:
+            if self.own is not None and not is_running(self.own.folder):
+                self.own.close()
+                self.own = None
+            if self.own is None:
+                sweep_ended()
+                self.own = client.start(self.store.home, fork=self.fork)
+            return self.own
+
+    def launcher_of(self, row: Row) -> client.Client:
+        """The launcher that holds a container. Raises Conflict if it is not running."""
+        folder = row["launcher"]
+        if not holds(folder, row["id"]):
+            raise Conflict(f"the container {row['name']} is not running", f"start it, or see `nbhull ps -a`: {row['id']}")
+        with self.lock:
+            if self.own is not None and self.own.folder == folder:
+                return self.own
+            if folder not in self.others:
+                self.others[folder] = client.connect(folder)
+            return self.others[folder]
+
+    # Looking around
 
     def images(self) -> list[Image]:
         """All images and snapshots, the embedded `host` first."""
-        raise NotImplementedError
+        rows = self.store.query("select * from images order by created desc")
+        return [Image(HOST_IMAGE, HOST_IMAGE, None, 0.0, 0), *(image_of(row) for row in rows)]
 
     def containers(self) -> list[Container]:
         """All containers, of every launcher of this user, newest first."""
-        raise NotImplementedError
+        return [container_of(row) for row in self.store.query("select * from containers order by created desc")]
 
     def container(self, ref: str) -> Container:
         """The container of that name, id or unambiguous id prefix; raises NotFound."""
-        raise NotImplementedError
+        return container_of(self.row(ref))
+
+    def row(self, ref: str) -> Row:
+        """A container's row in the index."""
+        return self.store.find("containers", ref, "container")
+
+    # The life of a container
 
     def create(self, spec: ContainerSpec) -> Container:
         """Make a container, not yet running. Raises NotFound (image), Conflict (name), InvalidInput."""
-        raise NotImplementedError
+        identity = secrets.token_hex(6)
+        name = parse_name(spec.name, "container name") if spec.name is not None else identity
+        hostname = spec.hostname or name[:63]
+        if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})", hostname) is None:
+            raise InvalidInput(f"the host name {hostname!r} is not valid", "use letters, digits, '-', at most 63")
+        if spec.network not in ("host", "none"):
+            raise InvalidInput(f"there is no network {spec.network!r}", "choose host or none")
+        record, layers, snapshot = self.image_record(spec.image, spec.environment)
+        targets = composition.check_mounts(spec, record)
+        record = {**record, "layers": layers, "hostname": hostname}
+        folder = self.store.path("containers", identity)
+        os.mkdir(folder, 0o700)
+        try:
+            composition.make_writable(folder, record)
+            composition.make_mountpoints(f"{folder}/mountpoints", targets)
+            composition.make_etc(f"{folder}/files", spec, hostname, identity)
+            self.store.add_container(
+                {
+                    "id": identity, "name": name, "image": spec.image, "launcher": "", "snapshot": snapshot,
+                    "spec": asdict(spec), "record": record,
+                }
+            )
+        except BaseException:
+            remove_plain(folder)
+            raise
+        return self.container(identity)
+
+    def image_record(self, ref: str, environment: str | None) -> tuple[composition.Record, list[str], str | None]:
+        """What an image is made of: its base's record, the ids of its layers (newest first), its id if a snapshot."""
+        if ref == HOST_IMAGE:
+            return composition.host_record(environment), [], None
+        row = self.store.find("images", ref, "image")
+        return json.loads(row["record"]), json.loads(row["layers"]), row["id"]
 
     def start(self, ref: str) -> Container:
         """Run a created or stopped container: its init stands, its file system is up, no other
         process runs. Raises HostUnable with the mending line where the machine refuses."""
-        raise NotImplementedError
+        row = self.row(ref)
+        if holds(row["launcher"], row["id"]):
+            raise Conflict(f"the container {row['name']} is already running", "stop it first")
+        self.start_in(self.launcher(), row)
+        return self.container(row["id"])
+
+    def start_in(self, launcher: client.Client, row: Row) -> None:
+        """Start a container in a launcher, and write down where it runs."""
+        spec, record = spec_of(row), json.loads(row["record"])
+        plan = composition.compose(
+            self.store, row["id"], spec, record, record["layers"], socket_folder(launcher.folder, row["id"])
+        )
+        try:
+            launcher.request(
+                "start", container=row["id"], hostname=record["hostname"], network=spec.network, memory=spec.limits.memory,
+                cpus=spec.limits.cpus, pids=spec.limits.pids, **plan,
+            )
+        except HullError as error:
+            if not isinstance(error, LauncherLost):
+                launcher.request("discard", container=row["id"])
+            raise
+        self.store.update_container(row["id"], launcher=launcher.folder)
 
     def spawn(self, ref: str, spec: ProcessSpec, stdio: Sequence[int] = ()) -> Process:
         """Start a process in a running container.
 
         `stdio`: up to three descriptors for standard input, output and error; missing ones are
-        /dev/null. Raises ProcessFailed (CommandNotFound, CommandNotExecutable) when the program
-        cannot be executed, at once.
+        /dev/null. Raises ProcessFailed when the program cannot be executed, at once.
         """
-        raise NotImplementedError
+        row = self.row(ref)
+        launcher = self.launcher_of(row)
+        if not spec.argv or any("\0" in text for text in (*spec.argv, *spec.env, *spec.env.values())):
+            raise InvalidInput("the command is empty or has a NUL byte in it", "give a program and its arguments")
+        uid, gid = self.resolve_user(row["id"], spec.user or "0")
+        record = json.loads(row["record"])
+        env = {**process_environment(record["environment"]), **json.loads(row["spec"])["env"], **spec.env}
+        return client.spawn(
+            launcher, list(stdio), container=row["id"], argv=list(spec.argv), env=env, cwd=spec.cwd or env.get("HOME", "/"),
+            uid=uid, gid=gid, groups=[], tty=spec.tty,
+        )
+
+    def resolve_user(self, identity: str, user: str) -> tuple[int, int]:
+        """Numbers for `user[:group]`, looked up by name in the container's own passwd(5) and group(5)."""
+        owner, _, group = user.partition(":")
+        uid, gid = self.look_up(identity, "/etc/passwd", owner, "user")
+        if group:
+            gid, _ = self.look_up(identity, "/etc/group", group, "group")
+        return uid, gid
+
+    def look_up(self, identity: str, file: str, name: str, what: str) -> tuple[int, int]:
+        """The third and fourth field (ids) of the line for a name or number; a number needs no line."""
+        if name == "0":
+            return 0, 0
+        if not self.is_file(identity, file):
+            lines: list[list[str]] = []
+        else:
+            lines = [line.split(":") for line in self.read(identity, file).decode(errors="replace").splitlines()]
+        for fields in lines:
+            if len(fields) > 3 and name in (fields[0], fields[2]) and fields[2].isdigit():
+                return int(fields[2]), int(fields[3]) if fields[3].isdigit() else 0
+        if name.isdigit() and int(name) < 65536:
+            return int(name), 0
+        raise NotFound(f"there is no {what} {name!r} in the container", f"give a number from 0 to 65535, or a {what} of the image")
+
+    def is_file(self, identity: str, path: str) -> bool:
+        """Whether a container has a file or folder there."""
+        try:
+            self.open(identity, path)[1].close()
+        except NotFound:
+            return False
+        return True
+
+    def open(self, ref: str, path: str) -> tuple[bool, Any]:
+        """Whether it is a folder, and a binary file object of a file inside a running container."""
+        row = self.row(ref)
+        _, fields, descriptors = self.launcher_of(row).request("open", container=row["id"], path=path)
+        file = os.fdopen(descriptors[0], "rb") if fields["folder"] == "0" else FolderDescriptor(descriptors[0])
+        return fields["folder"] == "1", file
 
     def read(self, ref: str, path: str, limit: int = 1 << 20) -> bytes:
         """The bytes of a regular file inside a running container, links resolved inside it.
 
         Raises NotFound, or InvalidInput when it is no regular file or larger than `limit` bytes."""
-        raise NotImplementedError
+        folder, file = self.open(ref, path)
+        with file:
+            if folder:
+                raise InvalidInput(f"{path!r} in the container is a folder")
+            data: bytes = file.read(limit + 1)
+        if len(data) > limit:
+            raise InvalidInput(f"{path!r} in the container is larger than {limit} bytes")
+        return data
 
     def listdir(self, ref: str, path: str) -> list[str]:
         """Names in a folder inside a running container; empty if there is no such folder."""
-        raise NotImplementedError
+        try:
+            folder, file = self.open(ref, path)
+        except NotFound:
+            return []
+        with file:
+            return sorted(os.listdir(file.fileno())) if folder else []
 
     def stop(self, ref: str, timeout: float = 10.0) -> None:
         """End a container's processes: SIGTERM, then SIGKILL after `timeout` seconds (0: at once).
         Its files stay. Idempotent."""
-        raise NotImplementedError
+        row = self.row(ref)
+        if not holds(row["launcher"], row["id"]):
+            return
+        launcher = self.launcher_of(row)
+        try:
+            with launcher.open("wait", container=row["id"]) as ended:
+                if timeout > 0:
+                    launcher.request("terminate", container=row["id"])
+                    ended.settimeout(timeout)
+                    try:
+                        wire.receive_answer(ended)
+                        return
+                    except TimeoutError:
+                        ended.settimeout(None)
+                launcher.request("kill", container=row["id"], keep=False)
+                wire.receive_answer(ended)
+        except (NotFound, LauncherLost):
+            return  # it ended by itself, or with its launcher, in this moment
 
     def remove(self, ref: str, *, force: bool = False) -> None:
         """Delete a container and its files. Raises Conflict if it runs and `force` is not given."""
-        raise NotImplementedError
+        row = self.row(ref)
+        if holds(row["launcher"], row["id"]):
+            if not force:
+                raise Conflict(f"the container {row['name']} is running", f"stop it first, or: nbhull rm -f {row['name']}")
+            self.stop(row["id"], 0)
+        self.store.query("delete from containers where id = ?", row["id"])
+        self.launcher().request("delete", path=f"containers/{row['id']}")
+
+    # Snapshots
 
     def snapshot(self, ref: str, name: str | None = None) -> Image:
         """Keep the container's files, as they are at this moment, as an image; running processes
         go on. Raises Conflict when the name is taken."""
-        raise NotImplementedError
+        row = self.row(ref)
+        record = json.loads(row["record"])
+        identity = secrets.token_hex(6)
+        name = parse_name(name, "snapshot name") if name is not None else f"{row['name'][:100]}-{identity[:6]}"
+        self.refuse_taken(name)
+        layer = self.store.path("layers", identity)
+        launcher = self.launcher_of(row) if holds(row["launcher"], row["id"]) else None
+        os.mkdir(f"{layer}.part", 0o700)
+        try:
+            if launcher is None:
+                self.copy_parts(self.launcher(), row["id"], record, f"layers/{identity}.part")
+            else:
+                with launcher.open("freeze", container=row["id"]) as frozen:
+                    wire.receive_answer(frozen)
+                    self.copy_parts(launcher, row["id"], record, f"layers/{identity}.part")
+            size = folder_size(f"{layer}.part")
+            os.rename(f"{layer}.part", layer)
+            layers = [identity, *record["layers"]]
+            image = {
+                "id": identity, "name": name, "parent": row["snapshot"], "base": record["base"], "size": size,
+                "layers": layers, "record": {key: record[key] for key in ("base", "environment", "parts")},
+            }
+            self.store.add_image(image)
+        except BaseException:
+            for folder in (f"layers/{identity}.part", f"layers/{identity}"):
+                (launcher or self.launcher()).request("delete", path=folder)
+            raise
+        self.store.update_container(row["id"], snapshot=identity)
+        return image_of(self.store.find("images", identity, "image"))
+
+    def copy_parts(self, launcher: client.Client, identity: str, record: composition.Record, target: str) -> None:
+        """Copy a container's own changes to a new layer."""
+        for key in composition.keys(record):
+            launcher.request("copy", source=f"containers/{identity}/{key}/upper", target=f"{target}/{key}")
+
+    def refuse_taken(self, name: str) -> None:
+        """Raise Conflict when an image has that name."""
+        if name == HOST_IMAGE or self.store.query("select 1 from images where name = ?", name):
+            raise Conflict(f"the image name {name!r} is in use", "choose another name")
 
     def reset(self, ref: str, name: str | None = None) -> Container:
         """Put the container's files back on a snapshot (None: the last one made or reset to, else
         the image itself). All its processes end; a running container is running again, empty,
         with the same id, name and socket folder, when this returns."""
-        raise NotImplementedError
+        row = self.row(ref)
+        record = json.loads(row["record"])
+        snapshot, layers = self.reset_target(row, record, name)
+        launcher = self.launcher_of(row) if holds(row["launcher"], row["id"]) else None
+        if launcher is not None:
+            with launcher.open("wait", container=row["id"]) as ended:
+                launcher.request("kill", container=row["id"], keep=True)
+                wire.receive_answer(ended)
+        # The row first: should this process die now, the container is on the new side, or has its old changes on it.
+        self.store.update_container(row["id"], snapshot=snapshot, record={**record, "layers": layers})
+        discarded = self.replace_writable(row["id"], record)
+        if launcher is not None:
+            self.start_in(launcher, self.row(row["id"]))
+        (launcher or self.launcher()).request("delete", path=discarded)
+        return self.container(row["id"])
+
+    def reset_target(self, row: Row, record: composition.Record, name: str | None) -> tuple[str | None, list[str]]:
+        """The snapshot's id and its layers. Raises NotFound, and Conflict for one of another environment."""
+        if name == HOST_IMAGE or (name is None and row["snapshot"] is None):
+            return None, []
+        image = self.store.find("images", name or row["snapshot"], "image")
+        theirs = json.loads(image["record"])
+        if theirs["environment"] != record["environment"] or theirs["base"] != record["base"]:
+            raise Conflict(
+                f"the snapshot {image['name']!r} was taken of another environment, {theirs['environment']!r}",
+                "start a new container from it",
+            )
+        return image["id"], json.loads(image["layers"])
+
+    def replace_writable(self, identity: str, record: composition.Record) -> str:
+        """Put empty writable parts in place of a container's; returns where the old ones lie now."""
+        folder = self.store.path("containers", identity)
+        discarded = f"containers/{identity}/discarded-{secrets.token_hex(4)}"
+        os.mkdir(self.store.path(discarded), 0o700)
+        for key in composition.keys(record):
+            os.rename(f"{folder}/{key}", self.store.path(discarded, key))
+        composition.make_writable(folder, record)
+        return discarded
 
     def usage(self, ref: str) -> Usage:
         """What a running container uses."""
-        raise NotImplementedError
+        row = self.row(ref)
+        _, fields, _ = self.launcher_of(row).request("usage", container=row["id"])
+        numbers: dict[str, Any] = {key: float(value) if "." in value else int(value) for key, value in fields.items()}
+        return Usage(**numbers)
+
+
+class FolderDescriptor:
+    """A folder's descriptor as a context manager, as file objects are."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def __enter__(self) -> FolderDescriptor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def default_home() -> Path:
@@ -133,3 +416,79 @@ def default_home() -> Path:
     if os.getuid() == 0 and "XDG_DATA_HOME" not in os.environ:
         return Path("/var/lib/nbhull")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "nbhull"
+
+
+def socket_folder(launcher: str, identity: str) -> str:
+    """The folder for a running container's sockets."""
+    return f"{launcher}/{identity}"
+
+
+def is_running(folder: str) -> bool:
+    """Whether the launcher of that folder lives: it holds its lock."""
+    try:
+        fd = os.open(f"{folder}/{broker.LOCK}", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def holds(launcher: str, identity: str) -> bool:
+    """Whether a launcher lives and runs that container."""
+    return bool(launcher) and os.path.isdir(socket_folder(launcher, identity)) and is_running(launcher)
+
+
+def sweep_ended() -> None:
+    """Clean up after launchers that were killed: their folders and cgroups."""
+    base = client.runtime_folder()
+    for name in os.listdir(base):
+        folder = f"{base}/{name}"
+        try:
+            young = time.time() - os.stat(folder).st_mtime < YOUNG
+        except FileNotFoundError:
+            continue
+        if not young and not is_running(folder):
+            broker.sweep(folder)
+
+
+def image_of(row: Row) -> Image:
+    """An image from its row."""
+    return Image(row["id"], row["name"], row["parent"], row["created"], row["size"])
+
+
+def spec_of(row: Row) -> ContainerSpec:
+    """A container's spec from its row."""
+    fields = json.loads(row["spec"])
+    fields["limits"] = Limits(**fields["limits"])
+    fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
+    return ContainerSpec(**fields)
+
+
+def container_of(row: Row) -> Container:
+    """A container from its row, with its state as it is now."""
+    running = holds(row["launcher"], row["id"])
+    return Container(
+        id=row["id"], name=row["name"], image=row["image"],
+        state="running" if running else "stopped" if row["launcher"] else "created", created=row["created"],
+        socket_folder=socket_folder(row["launcher"], row["id"]) if running else "", spec=spec_of(row),
+        snapshot=row["snapshot"],
+    )
+
+
+def folder_size(path: str) -> int:
+    """Bytes of all regular files below a folder; what this user may not look into is not counted."""
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
+    )
+
+
+def remove_plain(folder: str) -> None:
+    """Delete a folder that no container has written to."""
+    import shutil
+
+    shutil.rmtree(folder)

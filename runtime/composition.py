@@ -1,0 +1,150 @@
+"""What a container's file system is composed of: from an image's record and a spec to a list of mounts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+from nbhull.runtime import hostimage
+from nbhull.runtime.errors import InvalidInput, NotFound
+from nbhull.runtime.model import ContainerSpec
+from nbhull.runtime.store import Store
+
+ROOT, ETC = "root", "etc"
+"""keys of the parts that every image, and the image `host`, has"""
+
+Record = dict[str, Any]
+
+
+def host_record(environment: str | None) -> Record:
+    """What the store keeps of a container, or snapshot, of the image `host`."""
+    prefix = os.path.normpath(environment or hostimage.current_environment())
+    return {"base": "host", "environment": prefix, "parts": hostimage.environment_parts(prefix)}
+
+
+def skeleton(store: Store) -> str:
+    """The image's lowest layer, made on first use; a path relative to the store."""
+    name = hostimage.skeleton_name()
+    folder = store.path("skeletons", name)
+    if not os.path.isdir(folder):
+        temporary = f"{folder}.{os.getpid()}.{os.urandom(4).hex()}"
+        os.mkdir(temporary, 0o755)
+        hostimage.build_skeleton(temporary)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            shutil.rmtree(temporary)
+            if not os.path.isdir(folder):
+                raise
+    return f"skeletons/{name}"
+
+
+def keys(record: Record) -> list[str]:
+    """The names of a container's writable parts."""
+    return [ROOT, ETC, *(part["key"] for part in record["parts"] if part["kind"] == "overlay")]
+
+
+def make_writable(folder: str, record: Record) -> None:
+    """Make the empty writable parts of a container."""
+    for key in keys(record):
+        os.makedirs(f"{folder}/{key}/work", 0o700)
+        os.mkdir(f"{folder}/{key}/upper", 0o755)
+
+
+def make_mountpoints(folder: str, targets: list[tuple[str, bool]]) -> None:
+    """A layer with just the (path, is a folder) that will be mounted on, so that they need not be made in
+    the container's own files."""
+    os.mkdir(folder, 0o755)
+    for target, is_folder in targets:
+        path = folder + target
+        os.makedirs(path if is_folder else os.path.dirname(path), 0o755, exist_ok=True)
+        if not is_folder and not os.path.lexists(path):
+            with open(path, "x"):
+                pass
+
+
+def make_etc(folder: str, spec: ContainerSpec, hostname: str, identity: str) -> None:
+    """The files of /etc that are each container's own: hosts(5), resolv.conf(5), hostname(5), machine-id(5)."""
+    os.mkdir(folder, 0o755)
+    hosts, resolver = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n", ""
+    if spec.network == "host":
+        hosts = f"127.0.1.1\t{hostname}\n{read_text('/etc/hosts')}"
+        resolver = read_text("/etc/resolv.conf")
+    for name, text in (
+        ("hosts", hosts), ("resolv.conf", resolver), ("hostname", f"{hostname}\n"), ("machine-id", f"{identity:0<32}\n"),
+    ):
+        with open(f"{folder}/{name}", "x") as file:
+            file.write(text)
+        os.chmod(f"{folder}/{name}", 0o644)
+    os.symlink("/proc/self/mounts", f"{folder}/mtab")
+
+
+def read_text(path: str) -> str:
+    """A text file of the host's; empty if there is none."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def check_mounts(spec: ContainerSpec, record: Record) -> list[tuple[str, bool]]:
+    """The (target, is a folder) of all that will be mounted. Raises NotFound, InvalidInput."""
+    targets = [(part["at"], True) for part in record["parts"]]
+    for mount in spec.mounts:
+        for path in (mount.source, mount.target):
+            if not os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path.rstrip("/"):
+                raise InvalidInput(f"the mount's path {path!r} is not a plain absolute path", "write it from / on, without `..`")
+        if not os.path.exists(mount.source):
+            raise NotFound(f"the folder {mount.source!r} to mount does not exist", "make it, or correct the mount")
+        if not os.access(mount.source, os.R_OK):
+            raise InvalidInput(f"the folder {mount.source!r} to mount cannot be read by this user", "change its mode, or correct the mount")
+        if mount.target.split("/")[1] in ("proc", "sys", "dev") or mount.target in ("/", "/etc", "/run", *(f"/{n}" for n in hostimage.SYSTEM)):
+            raise InvalidInput(f"nothing can be mounted on {mount.target!r}", "choose another target")
+        targets.append((mount.target, os.path.isdir(mount.source)))
+    return [(path, is_folder) for path, is_folder in targets if not hostimage.is_system(path) and not hostimage.within(path, "/etc")]
+
+
+def compose(store: Store, identity: str, spec: ContainerSpec, record: Record, layers: list[str], socket_folder: str) -> dict[str, Any]:
+    """The `root` and `mounts` of a start request; `layers`: ids of the snapshots' layers, newest first."""
+    here = f"containers/{identity}"
+
+    def writable(key: str, lowers: list[str], source: str | None = None) -> dict[str, Any]:
+        own = [f"layers/{layer}/{key}" for layer in layers if os.path.isdir(store.path("layers", layer, key))]
+        part = {"kind": "overlay", "lowers": [*own, *lowers], "upper": f"{here}/{key}/upper", "work": f"{here}/{key}/work"}
+        return part if source is None else {**part, "source": source}
+
+    mounts = [*hostimage.system_mounts(), {**writable(ETC, [f"{here}/files"], "/etc"), "at": "/etc", "owned": False}]
+    for part in record["parts"]:
+        if part["kind"] == "overlay":
+            mounts.append({**writable(part["key"], [], part["source"]), "at": part["at"], "owned": part["owned"]})
+        else:
+            mounts.append(part)
+    handed_in = [(m.source, m.target, m.read_only) for m in spec.mounts] + [(socket_folder, socket_folder, False)]
+    for source, target, read_only in handed_in:
+        mounts.append(
+            {"kind": "bind", "at": target.rstrip("/"), "source": source, "owned": True, "read_only": read_only, "recursive": False}
+        )
+    mounts += library_mounts()
+    mounts.sort(key=lambda mount: mount["at"].count("/"))
+    return {"root": {**writable(ROOT, [f"{here}/mountpoints", skeleton(store)]), "owned": False}, "mounts": mounts}
+
+
+LIBRARY = "/run/nbhull/lib"
+
+
+def library_mounts() -> list[dict[str, Any]]:
+    """nbhull's own package, read-only at /run/nbhull/lib/nbhull, so that any image's kernel can have `%container`.
+
+    Its folders one by one, since in an editable installation they are links."""
+    import nbhull
+
+    package = os.path.dirname(os.path.abspath(nbhull.__file__))
+    return [
+        {
+            "kind": "bind", "at": f"{LIBRARY}/nbhull/{name}", "source": os.path.realpath(f"{package}/{name}"), "owned": True,
+            "read_only": True, "recursive": False,
+        }
+        for name in ("__init__.py", "kernel", "magics", "runtime")
+    ]

@@ -1,0 +1,337 @@
+"""The launcher: what needs the user's, or root's, own abilities on the host, and the life of the holder.
+
+It makes cgroups, idmaps what root hands in, watches its server, and hands everything else on to the
+holder. It ends with its server, with the last of its containers, or never leaves them alone: when
+it ends, for whatever reason, the holder and all inits follow.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+from typing import Any, NoReturn
+
+from nbhull.runtime import cgroups, usermap
+from nbhull.runtime.errors import HostUnable, HullError, LauncherLost, NotFound, SyscallFailed
+from nbhull.runtime.launcher import wire
+from nbhull.runtime.launcher.holder import Holder
+from nbhull.runtime.launcher.overlay import Stage
+from nbhull.runtime.linux import mount as linux_mount
+from nbhull.runtime.linux import process as linux
+
+LOCK, SOCKET, STAGE, GROUPS = "lock", "launcher.sock", "stage", "cgroups"
+"""files of a launcher's folder: held locked while it lives; where other processes of the user ask
+it; where the holder mounts; the cgroup folders it made, for who cleans up after a killed one"""
+
+
+class Launcher:
+    """One launcher with its holder."""
+
+    def __init__(self, server: socket.socket, folder: str, store: str) -> None:
+        """`server`: the socket of who started it; `folder`: its own, existing; `store`: the store's."""
+        self.server = server
+        self.folder = folder
+        self.store = store
+        self.hierarchies = cgroups.probe()
+        self.map = usermap.plan()
+        self.groups: dict[str, cgroups.Group] = {}
+        self.poll = select.poll()
+        self.clients: dict[int, socket.socket] = {}
+        self.kept: set[str] = set()
+        """containers whose socket folder outlives them, since they are about to start again"""
+        self.frozen: dict[int, tuple[str, socket.socket]] = {}
+        """by descriptor: containers that stand still until the channel is closed"""
+        self.waiting: dict[str, list[socket.socket]] = {}
+        self.userns = -1
+        self.holder_pid = 0
+
+    def run(self) -> NoReturn:
+        """Serve until the server goes away."""
+        status = 1
+        try:
+            self.lock()
+            self.start_holder()
+            self.listen()
+            wire.send_answer(self.server, "up", holder=self.holder_pid)
+            while self.step():
+                pass
+            status = 0
+        except HullError as error:
+            wire.send_failure(self.server, error)
+        except OSError as error:
+            wire.send_failure(self.server, SyscallFailed("the launcher's start", error.errno or 0, str(error.filename or "")))
+        finally:
+            self.clean_up()
+            os._exit(status)
+
+    def lock(self) -> None:
+        """Hold the folder's lock for as long as this process lives."""
+        fd = os.open(f"{self.folder}/{LOCK}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.lock_fd = fd
+
+    def start_holder(self) -> None:
+        """Fork the holder into its user namespace, give it its map and the store."""
+        os.mkdir(f"{self.folder}/{STAGE}", 0o700)
+        self.holder, theirs = wire.pair()
+        pid = os.fork()
+        if pid == 0:
+            become_holder(theirs, f"{self.folder}/{STAGE}", self.map.width, self.store)
+        theirs.close()
+        self.holder_pid = pid
+        wire.receive_answer(self.holder)
+        usermap.write(self.map, pid)
+        self.userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        descriptors = [self.own(self.store)] if self.can_idmap() else []
+        wire.send_request(self.holder, {"setgroups": self.map.strategy != "single"}, descriptors)
+        for fd in descriptors:
+            os.close(fd)
+        wire.receive_answer(self.holder)
+
+    def can_idmap(self) -> bool:
+        """Whether this process hands folders in through idmapped mounts, as real root must."""
+        return self.map.strategy == "direct"
+
+    def own(self, path: str, *, recursive: bool = False) -> int:
+        """A detached mount of a host's folder or file in which the user's own files (root's, here) are
+        those of the containers' root. Raises HostUnable where the file system cannot be idmapped."""
+        try:
+            fd = linux_mount.open_tree(path, recursive=recursive)
+        except SyscallFailed as error:
+            raise NotFound(f"cannot hand in {path!r}: {os.strerror(error.errno)}", "give an existing folder or file") from error
+        try:
+            linux_mount.mount_setattr(fd, 0, userns_fd=self.userns, recursive=recursive, subject=path)
+        except SyscallFailed as error:
+            os.close(fd)
+            raise HostUnable(
+                f"{path!r} cannot be handed in to a container of root's: {os.strerror(error.errno)}",
+                "its file system must allow idmapped mounts (ext4, xfs, btrfs, tmpfs from Linux 6.3): move it, or start as an ordinary user",
+            ) from error
+        return fd
+
+    def listen(self) -> None:
+        """Take requests of the server, and on a socket in the folder those of the user's other processes."""
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(f"{self.folder}/{SOCKET}")
+        self.listener.listen(64)
+        for one in (self.server, self.holder, self.listener):
+            self.poll.register(one, select.POLLIN)
+
+    def step(self) -> bool:
+        """Wait for one event and handle it; False when the server or the holder has gone."""
+        for fd, _ in self.poll.poll():
+            if fd == self.server.fileno():
+                if not self.receive(self.server):
+                    return False
+            elif fd == self.holder.fileno():
+                try:
+                    _, fields, _ = wire.receive_answer(self.holder)
+                except LauncherLost:
+                    return False
+                self.forget(fields["container"])
+            elif fd == self.listener.fileno():
+                self.accept()
+            elif fd in self.frozen:
+                self.thaw(fd)
+            elif not self.receive(self.clients[fd]):
+                self.poll.unregister(fd)
+                self.clients.pop(fd).close()
+        return True
+
+    def accept(self) -> None:
+        """A process connects: only the user's own and root's may ask anything (unix(7), SO_PEERCRED)."""
+        client, _ = self.listener.accept()
+        _, uid, _ = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid not in (os.getuid(), 0):
+            client.close()
+            return
+        self.clients[client.fileno()] = client
+        self.poll.register(client, select.POLLIN)
+
+    def receive(self, client: socket.socket) -> bool:
+        """Serve one request of a client; False when it has gone."""
+        received = wire.receive_request(client)
+        if received is None:
+            return False
+        request, descriptors = received
+        channel = socket.socket(fileno=os.dup(descriptors[0]))
+        try:
+            handler = getattr(self, f"do_{request['op']}", self.hand_on)
+            handler(request, descriptors)
+        except HullError as error:
+            wire.send_failure(channel, error)
+        except OSError as error:
+            wire.send_failure(channel, SyscallFailed(request["op"], error.errno or 0, str(error.filename or "")))
+        finally:
+            channel.close()
+            for fd in descriptors:
+                os.close(fd)
+        return True
+
+    def hand_on(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Let the holder, or the container's init, answer."""
+        wire.send_request(self.holder, request, descriptors)
+
+    def do_start(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Add what the holder cannot make itself, then hand on: cgroups, and folders idmapped for root."""
+        name = request["container"]
+        group = cgroups.create(self.hierarchies, name, request["memory"], request["cpus"], request["pids"])
+        extra: list[int] = []
+        try:
+            self.note_groups(group)
+            os.makedirs(f"{self.folder}/{name}", 0o700, exist_ok=True)
+            for entry in request["mounts"]:
+                source = entry.get("source")
+                if entry["owned"] and source is not None and self.can_idmap():
+                    path = source if source.startswith("/") else f"{self.store}/{source}"
+                    extra.append(self.own(path, recursive=entry.get("recursive", False)))
+                    entry["source"] = len(descriptors) - 1 + len(extra) - 1
+            request["cgroups"] = []
+            for fd in group.open_procs():
+                extra.append(fd)
+                request["cgroups"].append(len(descriptors) - 1 + len(extra) - 1)
+            request["setgroups"] = self.map.strategy != "single"
+            self.groups[name] = group
+            wire.send_request(self.holder, request, [*descriptors, *extra])
+        except BaseException:
+            self.forget(name)
+            group.remove()
+            raise
+        finally:
+            for fd in extra:
+                os.close(fd)
+
+    def note_groups(self, group: cgroups.Group) -> None:
+        """Write down the cgroup folders that exist, for who cleans up after a killed launcher."""
+        with open(f"{self.folder}/{GROUPS}", "a") as file:
+            file.writelines(f"{folder}\n" for folder in group.folders())
+
+    def do_kill(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """End all processes of a container at once; with `keep`, its socket folder stays for the next start."""
+        (self.kept.add if request["keep"] else self.kept.discard)(request["container"])
+        self.hand_on(request, descriptors)
+
+    def do_discard(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """After a start that failed: take away what was made for it."""
+        self.kept.discard(request["container"])
+        self.forget(request["container"])
+        self.answer(descriptors, "discarded")
+
+    def do_usage(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """What a container uses (`cgroups.usage`)."""
+        group = self.groups.get(request["container"])
+        if group is None:
+            raise NotFound(f"the container {request['container']} is not running", "start it first")
+        self.answer(descriptors, "usage", **(cgroups.usage(group) if group.version else {}))
+
+    def do_freeze(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Stop all processes of a container until the client closes the request's channel, as it also
+        does by dying: by its cgroup, else by its init."""
+        self.freeze(request["container"], True)
+        channel = socket.socket(fileno=os.dup(descriptors[0]))
+        self.frozen[channel.fileno()] = (request["container"], channel)
+        self.poll.register(channel, select.POLLIN)
+        wire.send_answer(channel, "frozen")
+
+    def freeze(self, name: str, frozen: bool) -> None:
+        """Stop or continue; a container that has ended meanwhile is no error when it continues."""
+        group = self.groups.get(name)
+        if group is None:
+            if frozen:
+                raise NotFound(f"the container {name} is not running", "start it first")
+            return
+        if group.freeze(frozen):
+            return
+        ours, theirs = wire.pair()
+        with ours:
+            with theirs:
+                wire.send_request(self.holder, {"op": "freeze", "container": name, "frozen": frozen}, [theirs.fileno()])
+            wire.receive_answer(ours)
+
+    def thaw(self, fd: int) -> None:
+        """Who had a container frozen is done with it, or gone."""
+        name, channel = self.frozen.pop(fd)
+        self.poll.unregister(fd)
+        channel.close()
+        self.freeze(name, False)
+
+    def do_wait(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Answer once the container has ended and nothing of it is left running."""
+        if request["container"] in self.groups:
+            self.waiting.setdefault(request["container"], []).append(socket.socket(fileno=os.dup(descriptors[0])))
+        else:
+            self.answer(descriptors, "ended")
+
+    def answer(self, descriptors: list[int], kind: str, **fields: object) -> None:
+        """Answer a request that the launcher serves itself."""
+        with socket.socket(fileno=os.dup(descriptors[0])) as channel:
+            wire.send_answer(channel, kind, None, **fields)
+
+    def forget(self, name: str) -> None:
+        """A container has ended: its groups and its socket folder go."""
+        group = self.groups.pop(name, None)
+        if group is not None:
+            group.remove()
+        if name not in self.kept and os.path.isdir(f"{self.folder}/{name}"):
+            shutil.rmtree(f"{self.folder}/{name}")
+        for channel in self.waiting.pop(name, []):
+            wire.send_answer(channel, "ended")
+            channel.close()
+
+    def clean_up(self) -> None:
+        """End the holder, wait until its containers have ended, and take away all that was made."""
+        if self.holder_pid:
+            os.kill(self.holder_pid, signal.SIGKILL)
+            os.waitpid(self.holder_pid, 0)
+        sweep(self.folder)
+
+
+def sweep(folder: str) -> None:
+    """Remove a launcher's folder and the cgroups that it noted; its processes have ended or are ending."""
+    noted = cgroups.read(f"{folder}/{GROUPS}").split("\n")
+    for group in dict.fromkeys(line for line in noted if line):
+        cgroups.remove_when_empty(group)
+    shutil.rmtree(folder)
+
+
+def become_holder(launcher: socket.socket, stage: str, width: int, store: str) -> NoReturn:
+    """In the fork: enter a new user namespace and become its root."""
+    try:
+        linux.set_name("nbhull-holder")
+        linux.close_all_but([0, 1, 2, launcher.fileno()])
+        linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        linux.prctl("PR_SET_CHILD_SUBREAPER", linux.PR_SET_CHILD_SUBREAPER, 1)
+        try:
+            linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+        except SyscallFailed as error:
+            raise HostUnable(
+                f"this machine does not allow user namespaces: {os.strerror(error.errno)}", "run `nbhull doctor` for what mends it"
+            ) from error
+        linux_mount.set_propagation(linux_mount.MS_REC | linux_mount.MS_SLAVE)
+        folder = os.open(stage, os.O_PATH | os.O_CLOEXEC)
+        wire.send_answer(launcher, "unshared")
+        received = wire.receive_request(launcher)
+        if received is None:
+            os._exit(1)
+        request, descriptors = received
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        if request["setgroups"] and descriptors:
+            os.setgroups([])  # an ordinary user's groups still open the user's own files
+        # Changing ids made it undumpable, and then nobody may write the maps of its children.
+        linux.prctl("PR_SET_DUMPABLE", linux.PR_SET_DUMPABLE, 1)
+        linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        holder = Holder(launcher, Stage(folder, descriptors[0] if descriptors else store), width)
+        wire.send_answer(launcher, "up")
+        holder.run()
+    except HullError as error:
+        wire.send_failure(launcher, error)
+    except OSError as error:
+        wire.send_failure(launcher, SyscallFailed("the holder's start", error.errno or 0, str(error.filename or "")))
+    finally:
+        os._exit(1)

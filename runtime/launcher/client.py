@@ -1,0 +1,216 @@
+"""The engine's side: starting a launcher, asking it, and the processes that it started."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import socket
+import stat
+import sys
+import threading
+from typing import Any
+
+from nbhull.runtime.errors import HostUnable, InvalidInput, LauncherLost
+from nbhull.runtime.launcher import wire
+
+LONGEST_SOCKET_PATH = 107
+"""bytes in sockaddr_un.sun_path, its final NUL left out (unix(7))"""
+
+
+def runtime_folder() -> str:
+    """The folder for sockets and locks: $XDG_RUNTIME_DIR/nbhull, else /run/nbhull for root, else
+    /tmp/nbhull-UID; made with mode 0700. Raises HostUnable when somebody else's stands there."""
+    if base := os.environ.get("XDG_RUNTIME_DIR"):
+        folder = f"{base}/nbhull"
+    else:
+        folder = "/run/nbhull" if os.getuid() == 0 else f"/tmp/nbhull-{os.getuid()}"
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise HostUnable(
+            f"cannot make the runtime folder {folder!r}: {error.strerror}", "set XDG_RUNTIME_DIR to a folder of your own"
+        ) from error
+    status = os.lstat(folder)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise HostUnable(
+            f"the runtime folder {folder!r} is not a private folder of this user's",
+            f"remove it, or run: chmod 700 {folder}; or set XDG_RUNTIME_DIR to a folder of your own",
+        )
+    return folder
+
+
+class Client:
+    """A connection to a launcher; thread-safe."""
+
+    def __init__(self, channel: socket.socket, folder: str, pid: int = 0) -> None:
+        self.channel = channel
+        self.folder = folder
+        self.pid = pid
+        """the launcher's process id, if it is this process's child"""
+
+    def request(self, op: str, descriptors: list[int] | None = None, **arguments: Any) -> tuple[str, dict[str, str], list[int]]:
+        """Ask, and wait for the one answer. Raises what the other side raised, or LauncherLost."""
+        with self.open(op, descriptors, **arguments) as channel:
+            return wire.receive_answer(channel)
+
+    def open(self, op: str, descriptors: list[int] | None = None, **arguments: Any) -> socket.socket:
+        """Ask; the answers come on the socket returned."""
+        ours, theirs = wire.pair()
+        try:
+            with theirs:
+                wire.send_request(self.channel, {"op": op, **arguments}, [theirs.fileno(), *(descriptors or [])])
+        except BaseException:
+            ours.close()
+            raise
+        return ours
+
+    def close(self) -> None:
+        """Leave the launcher; one that this process started ends with all its containers, and has
+        cleaned up when this returns."""
+        self.channel.close()
+        if self.pid:
+            try:
+                os.waitpid(self.pid, 0)
+            except ChildProcessError:
+                pass  # somebody else's SIGCHLD handler has reaped it
+            self.pid = 0
+
+
+def start(home: str, *, fork: bool) -> Client:
+    """Start a launcher for the store at `home`.
+
+    `fork`: do so by a fork of this process, which is quick but needs it to be single-threaded; else
+    a new interpreter is executed. Raises HostUnable, with what mends it, where the machine refuses.
+    """
+    folder = f"{runtime_folder()}/{secrets.token_hex(4)}"
+    if len(os.fsencode(folder)) + 40 > LONGEST_SOCKET_PATH:
+        raise HostUnable(
+            f"the runtime folder's path {folder!r} is too long for Unix sockets",
+            "set XDG_RUNTIME_DIR to a shorter path, such as /run/user/$UID",
+        )
+    os.mkdir(folder, 0o700)
+    ours, theirs = wire.pair()
+    pid = fork_launcher(theirs, folder, home) if fork else execute_launcher(theirs, folder, home)
+    theirs.close()
+    client = Client(ours, folder, pid)
+    try:
+        wire.receive_answer(ours)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def fork_launcher(server: socket.socket, folder: str, home: str) -> int:
+    """A launcher as a fork of this process."""
+    if threading.active_count() > 1:
+        raise InvalidInput("a process with threads cannot fork a launcher", "use Engine(fork=False)")
+    from nbhull.runtime.launcher import broker
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            broker.linux.close_all_but([0, 1, 2, server.fileno()])
+            null = os.open("/dev/null", os.O_RDWR)
+            os.dup2(null, 0)
+            os.dup2(null, 1)
+            broker.Launcher(server, folder, home).run()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def execute_launcher(server: socket.socket, folder: str, home: str) -> int:
+    """A launcher in an interpreter of its own, which starts quicker without site and environment."""
+    import nbhull
+
+    source = os.path.dirname(os.path.dirname(os.path.abspath(nbhull.__file__)))
+    code = f"import sys; sys.path.insert(0, {source!r}); from nbhull.runtime.launcher.__main__ import main; main(*sys.argv[1:])"
+    argv = [sys.executable, "-I", "-S", "-c", code, folder, home]
+    moves = [(os.POSIX_SPAWN_DUP2, server.fileno(), 0)]
+    return os.posix_spawn(sys.executable, argv, os.environ, file_actions=moves, setpgroup=0)
+
+
+def connect(folder: str) -> Client:
+    """A connection to a running launcher of the same user, by its folder. Raises LauncherLost."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        channel.connect(f"{folder}/launcher.sock")
+    except OSError as error:
+        channel.close()
+        raise LauncherLost("the launcher that held this container has ended", "start the container again") from error
+    return Client(channel, folder)
+
+
+class Process:
+    """A process that was started in a container."""
+
+    def __init__(self, channel: socket.socket, pid: int) -> None:
+        self.channel = channel
+        self.pid = pid
+        """its id inside the container"""
+        self.status: int | None = None
+        self.lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable once the process has ended (for select and asyncio)."""
+        return self.channel.fileno()
+
+    def poll(self) -> int | None:
+        """The exit status as `subprocess.Popen.returncode` gives it (-9 for SIGKILL), else None.
+
+        -9 too when the whole container ended, for that kills what is in it."""
+        return self.collect(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; raises TimeoutError after `timeout` seconds."""
+        status = self.collect(None if timeout is None else int(timeout * 1000))
+        if status is None:
+            raise TimeoutError(f"the process {self.pid} still runs after {timeout} s")
+        return status
+
+    def collect(self, milliseconds: int | None) -> int | None:
+        """The exit status if it comes in time."""
+        if self.status is None:
+            waiter = select.poll()
+            waiter.register(self.channel, select.POLLIN)
+            if waiter.poll(milliseconds):
+                with self.lock:
+                    if self.status is None:
+                        self.status = self.receive()
+        return self.status
+
+    def receive(self) -> int:
+        """The exit status that init tells."""
+        try:
+            return int(wire.receive_answer(self.channel)[1]["status"])
+        except LauncherLost:
+            return -9
+
+    def signal(self, signum: int, *, group: bool = True) -> None:
+        """Send a signal to the process, and with `group` to its whole process group; a process
+        that has ended is no error."""
+        if self.poll() is None:
+            try:
+                wire.send_request(self.channel, {"signal": int(signum), "group": group}, [])
+            except LauncherLost:
+                pass  # it ended this moment
+
+    def close(self) -> None:
+        """Forget the process (it goes on running)."""
+        self.channel.close()
+
+
+def spawn(client: Client, stdio: list[int], **request: Any) -> Process:
+    """Start a process in a container. Raises ProcessFailed when it cannot be executed."""
+    channel = client.open("spawn", stdio, **request)
+    try:
+        _, fields, _ = wire.receive_answer(channel)
+    except BaseException:
+        channel.close()
+        raise
+    return Process(channel, int(fields["pid"]))

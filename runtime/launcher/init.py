@@ -1,0 +1,261 @@
+"""PID 1 of a container: starts what it is told to, reaps, and forwards signals.
+
+It is a fork of the holder that never executes anything itself, so what could be read from it is
+kept shut: it is not dumpable, and it has given its descriptors and abilities up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import termios
+from typing import Any, NoReturn
+
+from nbhull.runtime.errors import HullError, LauncherLost, ProcessFailed
+from nbhull.runtime.launcher import wire
+from nbhull.runtime.linux import process as linux
+
+STANDING = "TtZX"
+"""process states in which nothing is written: stopped, traced, ended"""
+KEEP = linux.capability_mask(linux.DEFAULT_CAPABILITIES)
+KILL = linux.capability_mask(frozenset({"KILL"}))
+EXEC_STATUS = {2: 127, 20: 127}
+"""exit status for an errno of execve, as shells give it: not found (127), else not executable (126)"""
+
+
+def confine(last_capability: int) -> None:
+    """Give up, for good, every ability that processes of the container must not have."""
+    linux.drop_bounding_set(KEEP, last_capability)
+    linux.set_capabilities(KILL, KEEP)
+    linux.prctl("PR_SET_NO_NEW_PRIVS", linux.PR_SET_NO_NEW_PRIVS, 1)
+
+
+class Init:
+    """The loop of PID 1."""
+
+    def __init__(self, holder: socket.socket) -> None:
+        self.holder = holder
+        self.channels: dict[int, socket.socket] = {}
+        """by process id: the channel of the client that started it"""
+        self.poll = select.poll()
+        self.ending = False
+        self.stopped: set[int] = set()
+        """processes that stood still before a freeze, and are to stay so"""
+
+    def run(self) -> NoReturn:
+        """Serve until the holder goes away, or all processes have ended after `terminate`."""
+        wake, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self.poll.register(wake, select.POLLIN)
+        self.poll.register(self.holder, select.POLLIN)
+        while True:
+            for fd, _ in self.poll.poll():
+                if fd == wake:
+                    os.read(wake, 4096)
+                elif fd == self.holder.fileno():
+                    self.serve_holder()
+                else:
+                    self.serve_client(fd)
+            self.reap()
+
+    def serve_holder(self) -> None:
+        """One request of the holder's; its end is ours."""
+        received = wire.receive_request(self.holder)
+        if received is None:
+            os._exit(0)
+        request, descriptors = received
+        channel = socket.socket(fileno=descriptors.pop(0))
+        try:
+            if request["op"] == "spawn":
+                self.spawn(request, descriptors, channel)
+                return
+            if request["op"] == "freeze":
+                self.freeze(request["frozen"])
+                wire.send_answer(channel, "frozen")
+            if request["op"] == "terminate":
+                self.ending = True
+                for number in (signal.SIGTERM, signal.SIGCONT):
+                    try:
+                        os.kill(-1, number)
+                    except ProcessLookupError:
+                        pass  # nothing but init runs
+                wire.send_answer(channel, "terminating")
+        except HullError as error:
+            wire.send_failure(channel, error)
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        channel.close()
+
+    def freeze(self, frozen: bool) -> None:
+        """Stop all other processes and wait until they stand, or let those go on that were stopped.
+
+        For hosts without a usable cgroup freezer."""
+        if not frozen:
+            for pid in processes() - self.stopped:
+                send(pid, signal.SIGCONT)
+            return
+        self.stopped = {pid for pid in processes() if stands(pid)}
+        while moving := {pid for pid in processes() if not stands(pid)}:
+            for pid in moving:
+                send(pid, signal.SIGSTOP)
+            os.sched_yield()
+
+    def spawn(self, request: dict[str, Any], stdio: list[int], channel: socket.socket) -> None:
+        """Fork and execute; the answer is `started` once execve has succeeded."""
+        report, report_end = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            execute(request, stdio, report_end)
+        os.close(report_end)
+        failure = os.read(report, 4096).decode()
+        os.close(report)
+        if failure:
+            os.waitpid(pid, 0)
+            status, _, text = failure.partition(" ")
+            raise ProcessFailed(text, f"exit status {status}")
+        self.channels[pid] = channel
+        self.poll.register(channel, select.POLLIN)
+        wire.send_answer(channel, "started", pid=pid)
+
+    def serve_client(self, fd: int) -> None:
+        """A client of a process sends a signal, or has lost interest in it."""
+        pid, channel = next((p, c) for p, c in self.channels.items() if c.fileno() == fd)
+        received = wire.receive_request(channel)
+        if received is None:
+            self.forget(pid)
+            return
+        request, _ = received
+        try:
+            if request["group"]:
+                os.killpg(pid, request["signal"])
+            else:
+                os.kill(pid, request["signal"])
+        except ProcessLookupError:
+            pass  # it ended a moment ago, which its channel is about to tell
+
+    def forget(self, pid: int) -> None:
+        """Close a process's channel."""
+        channel = self.channels.pop(pid)
+        self.poll.unregister(channel)
+        channel.close()
+
+    def reap(self) -> None:
+        """Collect all that have ended, and tell those who wait for them."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                if self.ending:
+                    os._exit(0)
+                return
+            if pid == 0:
+                return
+            if pid in self.channels:
+                wire.send_answer(self.channels[pid], "exited", status=os.waitstatus_to_exitcode(status))
+                self.forget(pid)
+
+
+def processes() -> set[int]:
+    """All processes of the container but init."""
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()} - {1}
+
+
+def stands(pid: int) -> bool:
+    """Whether no thread of a process can write anything: the states of proc_pid_stat(5)."""
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] not in STANDING:
+                    return False
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it ended meanwhile, or a thread of it did, and the next look tells of the others
+    return True
+
+
+def send(pid: int, number: int) -> None:
+    """kill(2); a process that has gone is no error."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # it ended meanwhile
+
+
+def execute(request: dict[str, Any], stdio: list[int], report: int) -> NoReturn:
+    """In the new process: become what was asked for, or report why not and exit."""
+    status, step = 126, "start"
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
+        report = connect_stdio(stdio, request["tty"], report)
+        linux.set_capabilities(KEEP, KEEP)
+        step = f"become user {request['uid']}:{request['gid']}"
+        if request["groups"] is not None:
+            os.setgroups(request["groups"])
+        os.setresgid(request["gid"], request["gid"], request["gid"])
+        os.setresuid(request["uid"], request["uid"], request["uid"])
+        step = f"enter the folder {request['cwd']}"
+        os.chdir(request["cwd"])
+        if not os.getcwd().startswith("/"):
+            raise FileNotFoundError(2, "it lies outside of the container")
+        os.umask(0o022)
+        step = f"execute {request['argv'][0]!r}"
+        execute_by_path(request["argv"], request["env"])
+    except OSError as error:
+        if step.startswith("execute"):
+            status = EXEC_STATUS.get(error.errno or 0, 126)
+        os.write(report, f"{status} cannot {step}: {error.strerror}".encode())
+    except HullError as error:
+        os.write(report, f"{status} cannot {step}: {error.message}".encode())
+    finally:
+        os._exit(status)
+
+
+def execute_by_path(argv: list[str], env: dict[str, str]) -> NoReturn:
+    """execve(2), searched for as execvp(3) does; raises the OSError that tells most."""
+    if "/" in argv[0]:
+        os.execve(argv[0], argv, env)
+    failure: OSError = FileNotFoundError(2, "No such file on the PATH")
+    for folder in env.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":"):
+        try:
+            os.execve(f"{folder or '.'}/{argv[0]}", argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            failure = error
+    raise failure
+
+
+def connect_stdio(stdio: list[int], tty: bool, report: int) -> int:
+    """Standard input, output and error from the descriptors given, else from /dev/null; `report`
+    moves to 3 (its new number is returned, execve closes it) and all others are closed."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    # Out of the way first, so that no descriptor is overwritten before it was used.
+    sources = [
+        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+        for fd in (*(stdio[number] if number < len(stdio) else null for number in range(3)), report)
+    ]
+    for number, source in enumerate(sources):
+        os.dup2(source, number, inheritable=number < 3)
+    linux.close_range(4)
+    if tty:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    return 3
+
+
+def serve(holder: socket.socket) -> NoReturn:
+    """Run as PID 1 until the end; an error ends the container."""
+    try:
+        Init(holder).run()
+    except LauncherLost:
+        os._exit(0)
+    finally:
+        os._exit(1)

@@ -1,0 +1,204 @@
+"""Overlays and binds as detached mounts, made by the holder (overlayfs.rst of the kernel's documentation)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from nbhull.runtime.errors import HullError, SyscallFailed
+from nbhull.runtime.linux import mount as linux
+from nbhull.runtime.linux.mount import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    make_filesystem,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    openat2,
+)
+
+OPTION_LENGTH = 4000
+"""bytes that mount(2) takes as options, with some room"""
+
+
+class Stage:
+    """Where the holder keeps the store, and mounts what an overlay is made of, in its own namespace.
+
+    An overlay's folders must be reached through a mount of the maker's own namespace (the kernel
+    refuses detached ones that someone more able has made), hence a place to attach them.
+    """
+
+    def __init__(self, folder: int, store: str | int) -> None:
+        """`folder`: descriptor of an empty folder; `store`: the store's path, or a detached mount of it."""
+        self.tmpfs = make_filesystem("tmpfs", [("mode", "0700"), ("size", "1m")])
+        move_mount(self.tmpfs, folder, "the launcher's stage")
+        self.base = f"/proc/self/fd/{self.tmpfs}"
+        self.count = 0
+        if isinstance(store, int):
+            self.store = self.attach(store)
+        else:
+            self.store = store
+
+    def path(self, relative: str) -> str:
+        """A path of the store's, given relative to it; an absolute one stays."""
+        return relative if relative.startswith("/") else f"{self.store}/{relative}"
+
+    def attach(self, mount_fd: int) -> str:
+        """Give a detached mount of a folder a path."""
+        self.count += 1
+        name = f"m{self.count}"
+        os.mkdir(name, dir_fd=self.tmpfs)
+        target = openat2(self.tmpfs, name, os.O_PATH)
+        move_mount(mount_fd, target, name)
+        os.close(target)
+        return f"{self.base}/{name}"
+
+    def overlay(self, entry: dict[str, Any], descriptors: list[int]) -> int:
+        """An overlay: `lowers` (top first), `upper` and `work`, relative to the store; `source`, if
+        given, is one more lowest layer, by its path or by its index among the descriptors."""
+        lowers = [self.path(lower) for lower in entry["lowers"]]
+        attached = ""
+        source = entry.get("source")
+        if isinstance(source, int):
+            attached = self.attach(descriptors[source])
+            source = attached
+        if source:
+            lowers.append(source)
+        try:
+            return make_overlay(lowers, self.path(entry["upper"]), self.path(entry["work"]), self.base)
+        finally:
+            if attached:
+                linux.umount2(attached, linux.MNT_DETACH)
+                os.rmdir(attached)
+
+    def detached(self, entry: dict[str, Any], descriptors: list[int]) -> int:
+        """What a container mounts: an overlay, or a bind of `source` (a path, relative to the store
+        or absolute, or an index among the descriptors)."""
+        if entry["kind"] == "overlay":
+            return self.overlay(entry, descriptors)
+        source = entry["source"]
+        if isinstance(source, int):
+            fd = os.dup(descriptors[source])
+        else:
+            fd = open_tree(self.path(source), recursive=entry["recursive"])
+        attributes = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID
+        if entry["read_only"]:
+            attributes |= MOUNT_ATTR_RDONLY
+        try:
+            mount_setattr(fd, attributes, recursive=entry["recursive"], subject=entry["at"])
+        except HullError:
+            os.close(fd)
+            raise
+        return fd
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an overlay's upper folder to a new layer: times, modes, owners, links, whiteouts and
+        extended attributes as they are."""
+        copy_tree(self.path(source), self.path(target))
+
+
+def make_overlay(lowers: list[str], upper: str, work: str, stage: str) -> int:
+    """A detached overlay mount by the new mount API, else by mount(2) (before Linux 6.5)."""
+    options: list[tuple[str, str | None]] = [("userxattr", None), ("index", "off"), ("metacopy", "off")]
+    last = [("upperdir", upper), ("workdir", work)]
+    try:
+        return make_filesystem("overlay", [*options, *(("lowerdir+", lower) for lower in lowers), *last])
+    except SyscallFailed as error:
+        if "lowerdir+" not in error.subject:
+            raise
+    return mount_overlay(lowers, upper, work, stage)
+
+
+def mount_overlay(lowers: list[str], upper: str, work: str, stage: str) -> int:
+    """The same by mount(2), which takes all folders in one string of a page."""
+    text = f"userxattr,index=off,metacopy=off,lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}"
+    if len(os.fsencode(text)) > OPTION_LENGTH:
+        raise HullError(
+            f"{len(lowers)} layers are more than this kernel can stack", "use a kernel from 6.5 on, or flatten the image"
+        )
+    place = f"{stage}/overlay"
+    os.mkdir(place)
+    try:
+        linux.mount("overlay", place, "overlay", 0, text)
+        try:
+            return open_tree(place)
+        finally:
+            linux.umount2(place, linux.MNT_DETACH)
+    finally:
+        os.rmdir(place)
+
+
+def copy_tree(source: str, target: str) -> None:
+    """A faithful copy of a folder, hard links among its files kept."""
+    seen: dict[tuple[int, int], str] = {}
+    os.mkdir(target)
+    pending = [(source, target)]
+    folders: list[tuple[str, str]] = [(source, target)]
+    while pending:
+        here, there = pending.pop()
+        with os.scandir(here) as entries:
+            for entry in entries:
+                new = f"{there}/{entry.name}"
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    os.mkdir(new)
+                    pending.append((entry.path, new))
+                    folders.append((entry.path, new))
+                    continue
+                first = seen.setdefault((status.st_dev, status.st_ino), new) if status.st_nlink > 1 else new
+                if first != new:
+                    os.link(first, new, follow_symlinks=False)
+                else:
+                    copy_entry(entry.path, new, status)
+    for old, new in reversed(folders):
+        copy_metadata(old, new, os.lstat(old))
+
+
+def copy_entry(source: str, target: str, status: os.stat_result) -> None:
+    """Copy one file that is no folder; sockets are left out, since nobody listens on a copy."""
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFREG:
+        copy_bytes(source, target)
+    elif kind == stat.S_IFLNK:
+        os.symlink(os.readlink(source), target)
+    elif kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO):
+        os.mknod(target, status.st_mode, status.st_rdev)
+    else:
+        return
+    copy_metadata(source, target, status)
+
+
+def copy_bytes(source: str, target: str) -> None:
+    """Copy a file's content: shared where the file system can (FICLONE), holes kept, else in the kernel."""
+    with open(source, "rb", buffering=0) as old, open(target, "xb", buffering=0) as new:
+        size = os.fstat(old.fileno()).st_size
+        offset = 0
+        while offset < size:
+            try:
+                begin = os.lseek(old.fileno(), offset, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole up to the end
+                break
+            end = os.lseek(old.fileno(), begin, os.SEEK_HOLE)
+            while begin < end:
+                count = os.copy_file_range(old.fileno(), new.fileno(), end - begin, begin, begin)
+                if count == 0:
+                    break
+                begin += count
+            offset = end
+        os.ftruncate(new.fileno(), size)
+
+
+def copy_metadata(source: str, target: str, status: os.stat_result) -> None:
+    """Owner, extended attributes, mode, times; in this order, since each may change the ones before."""
+    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
+    for name in os.listxattr(source, follow_symlinks=False):
+        if name.startswith("user.") and stat.S_ISLNK(status.st_mode):
+            continue
+        os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+
+

@@ -1,0 +1,235 @@
+"""A container's file system, put together by its init inside the new mount namespace.
+
+Everything arrives as a detached mount behind a descriptor; every target is resolved with the
+container's root as root, so that links in an image lead nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from nbhull.runtime.errors import InvalidInput, SyscallFailed
+from nbhull.runtime.linux.mount import (
+    MNT_DETACH,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MS_REC,
+    MS_SLAVE,
+    make_filesystem,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    openat2,
+    pivot_root,
+    set_propagation,
+    umount2,
+)
+
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+DEVICE_LINKS = {
+    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx", "core": "/proc/kcore",
+}
+MASKED = (
+    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/sys/fs/selinux",
+)
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+TTY_GROUP = 5
+SHM_SIZE = "50%"
+
+
+def build(plan: dict[str, Any], descriptors: list[int]) -> None:
+    """Make the calling process's mount namespace the container's, and `/` its root.
+
+    `plan`: `root` (index of the root's mount among the descriptors), `mounts` (a list of `{at, fd,
+    directory}`, sorted by depth), `network`, `width` (ids in the container). Raises SyscallFailed
+    or InvalidInput, naming the target.
+    """
+    set_propagation(MS_REC | MS_SLAVE)  # nothing mounted in here is seen by the host
+    root = descriptors[plan["root"]]
+    slash = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    move_mount(root, slash, "the container's root")
+    os.close(slash)
+    attach(root, "/proc", make_filesystem("proc", None, SAFE))
+    attach_sys(root, private_network=plan["network"] != "host")
+    null = make_dev(root, plan["width"])
+    attach(root, "/run", make_filesystem("tmpfs", [("mode", "0755"), ("size", "64m")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
+    for mount in plan["mounts"]:
+        target = make_target(root, mount["at"], directory=mount["directory"])
+        move_mount(descriptors[mount["fd"]], target, mount["at"])
+        os.close(target)
+    protect(root, null)
+    os.close(null)
+    os.fchdir(root)
+    pivot_root(".", ".")
+    umount2(".", MNT_DETACH)
+    os.chdir("/")
+
+
+def attach(root: int, path: str, mount_fd: int) -> None:
+    """Mount on a folder of the container, made where it is missing; closes the mount's descriptor."""
+    target = make_target(root, path, directory=True)
+    move_mount(mount_fd, target, path)
+    os.close(target)
+    os.close(mount_fd)
+
+
+def make_target(root: int, path: str, *, directory: bool) -> int:
+    """A descriptor (O_PATH) of a folder or file of the container to mount on, made where it is missing.
+
+    Links are followed as a process in the container would follow them, dangling ones included.
+    Raises InvalidInput when something else stands in the way."""
+    try:
+        target = openat2(root, path, os.O_PATH)
+    except FileNotFoundError:
+        target = make_path(root, path, directory=directory)
+    except OSError as error:
+        raise InvalidInput(f"cannot mount on {path!r} in the container: {error.strerror}", "choose another target") from error
+    if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
+        os.close(target)
+        raise InvalidInput(
+            f"cannot mount on {path!r} in the container: one is a folder and the other is not", "choose another target"
+        )
+    return target
+
+
+def make_path(root: int, path: str, *, directory: bool) -> int:
+    """Make a folder or an empty file with the folders above it, inside the container's root."""
+    parts = [part for part in path.split("/") if part]
+    here = ""
+    for number, part in enumerate(parts):
+        parent = openat2(root, here or "/", os.O_PATH | os.O_DIRECTORY)
+        last = number == len(parts) - 1
+        try:
+            if last and not directory:
+                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+            else:
+                os.mkdir(part, 0o755, dir_fd=parent)
+        except FileExistsError:
+            follow_dangling(root, f"{here}/{part}", parent, part, directory=directory or not last)
+        except OSError as error:
+            raise InvalidInput(
+                f"cannot make {path!r} in the container to mount on: {error.strerror}", "choose another target"
+            ) from error
+        finally:
+            os.close(parent)
+        here = f"{here}/{part}"
+    return openat2(root, path, os.O_PATH)
+
+
+def follow_dangling(root: int, path: str, parent: int, name: str, *, directory: bool) -> None:
+    """Where `path` is a link to nothing, make what it points to."""
+    try:
+        os.close(openat2(root, path, os.O_PATH))
+    except FileNotFoundError:
+        link = os.readlink(name, dir_fd=parent)
+        target = link if link.startswith("/") else os.path.join(os.path.dirname(path), link)
+        if target.count("/") > 64 or "/../" in target:
+            raise InvalidInput(f"the link {path!r} in the image leads nowhere", "choose another target") from None
+        os.close(make_path(root, target, directory=directory))
+
+
+def attach_sys(root: int, *, private_network: bool) -> None:
+    """/sys, read-only: a new sysfs where the network namespace is the container's own (sysfs demands
+    it), else the host's."""
+    if private_network:
+        sysfs = make_filesystem("sysfs", None, SAFE | MOUNT_ATTR_RDONLY)
+    else:
+        sysfs = open_tree("/sys", recursive=True)
+        mount_setattr(sysfs, SAFE | MOUNT_ATTR_RDONLY, recursive=True, subject="/sys")
+    attach(root, "/sys", sysfs)
+
+
+def make_dev(root: int, width: int) -> int:
+    """/dev with the devices that every program expects; returns a descriptor of its null device."""
+    dev = make_filesystem("tmpfs", [("mode", "0755"), ("size", "64k")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
+    target = make_target(root, "/dev", directory=True)
+    move_mount(dev, target, "/dev")
+    os.close(target)
+    for name in DEVICES:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=dev))
+        source = open_tree(f"/dev/{name}")
+        check_device(source, name)
+        place(dev, name, source)
+    for name, link in DEVICE_LINKS.items():
+        os.symlink(link, name, dir_fd=dev)
+    for name in ("pts", "shm", "mqueue"):
+        os.mkdir(name, dir_fd=dev)
+    terminals: list[tuple[str, str | None]] = [("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620")]
+    if width > TTY_GROUP:
+        terminals.append(("gid", str(TTY_GROUP)))
+    place(dev, "pts", make_filesystem("devpts", terminals, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC))
+    place(dev, "shm", make_filesystem("tmpfs", [("mode", "1777"), ("size", SHM_SIZE)], SAFE))
+    place(dev, "mqueue", make_filesystem("mqueue", None, SAFE))
+    null = openat2(dev, "null", os.O_PATH)
+    os.close(dev)
+    return null
+
+
+def check_device(fd: int, name: str) -> None:
+    """Refuse a host whose /dev/null is not one: masks would be made of it."""
+    numbers = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
+    status = os.stat(f"/proc/self/fd/{fd}")
+    expected = os.makedev(1, numbers[name]) if name in numbers else os.makedev(5, 0)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != expected:
+        raise InvalidInput(f"the host's /dev/{name} is not that device", "restore it with mknod(1)")
+
+
+def place(folder: int, name: str, mount_fd: int) -> None:
+    """Mount on an entry of a folder that was just made; closes the mount's descriptor."""
+    target = openat2(folder, name, os.O_PATH)
+    move_mount(mount_fd, target, name)
+    os.close(target)
+    os.close(mount_fd)
+
+
+def protect(root: int, null: int) -> None:
+    """Mask what tells of the host, and make read-only what would change it."""
+    for path in READ_ONLY:
+        remount_read_only(root, path)
+    empty = -1
+    for path in MASKED:
+        try:
+            target = openat2(root, path, os.O_PATH)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISDIR(os.fstat(target).st_mode):
+            if empty < 0:
+                empty = make_filesystem("tmpfs", [("mode", "0555"), ("size", "4k")], SAFE | MOUNT_ATTR_RDONLY)
+                move_mount(empty, target, path)
+            else:
+                copy = open_tree("", at=empty)
+                move_mount(copy, target, path)
+                os.close(copy)
+        else:
+            mask = open_tree("", at=null)
+            move_mount(mask, target, path)
+            os.close(mask)
+        os.close(target)
+    if empty >= 0:
+        os.close(empty)
+
+
+def remount_read_only(root: int, path: str) -> None:
+    """Bind a file or folder of /proc on itself, read-only."""
+    try:
+        target = openat2(root, path, os.O_PATH)
+    except FileNotFoundError:
+        return
+    copy = open_tree("", at=target)
+    try:
+        mount_setattr(copy, SAFE | MOUNT_ATTR_RDONLY, subject=path)
+        move_mount(copy, target, path)
+    except SyscallFailed as error:
+        error.hint = error.hint or "run `nbhull doctor`"
+        raise
+    finally:
+        os.close(copy)
+        os.close(target)

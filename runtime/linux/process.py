@@ -1,0 +1,145 @@
+"""Namespaces, credentials and descriptors of the calling process."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+
+from nbhull.runtime.linux import libc
+from nbhull.runtime.linux.libc import check, syscall
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x00020000, 0x02000000, 0x04000000
+CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
+
+SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15
+PR_CAPBSET_READ, PR_CAPBSET_DROP = 23, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+    "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
+    "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+).split()
+"""Names without CAP_, in the order of their numbers (include/uapi/linux/capability.h)."""
+
+DEFAULT_CAPABILITIES = frozenset(
+    "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL "
+    "AUDIT_WRITE".split()
+)
+"""What processes of a container keep: Docker's default set."""
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    check(libc.libc.unshare(flags), "unshare", names_of(flags))
+
+
+def names_of(flags: int) -> str:
+    """The CLONE_NEW* flags as words, for messages."""
+    names = {value: name for name, value in globals().items() if name.startswith("CLONE_NEW")}
+    return "|".join(name for value, name in sorted(names.items()) if flags & value)
+
+
+def setns(fd: int, flags: int) -> None:
+    """setns(2)."""
+    check(libc.libc.setns(fd, flags), "setns", names_of(flags))
+
+
+def prctl(call: str, option: int, *arguments: int) -> int:
+    """prctl(2); unused arguments are 0, as the kernel demands for the newer options."""
+    words = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
+    return check(libc.libc.prctl(option, *words), f"prctl({call})")
+
+
+def set_name(name: str) -> None:
+    """The name that ps(1) shows for this process, at most 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode())
+    check(libc.libc.prctl(PR_SET_NAME, buffer, 0, 0, 0), "prctl(PR_SET_NAME)")
+
+
+def last_capability() -> int:
+    """The highest capability number that this kernel knows."""
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        return int(file.read())
+
+
+def capability_mask(names: frozenset[str]) -> int:
+    """Names without CAP_ as the bit mask that capset(2) takes."""
+    return sum(1 << CAPABILITIES.index(name) for name in names)
+
+
+def effective_capabilities() -> int:
+    """The calling process's effective set as a bit mask."""
+    with open("/proc/thread-self/status") as file:
+        for line in file:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def has_capability(name: str) -> bool:
+    """Whether the calling process holds this capability in its own user namespace."""
+    return bool(effective_capabilities() >> CAPABILITIES.index(name) & 1)
+
+
+def drop_bounding_set(keep: int, last: int) -> None:
+    """Take every capability up to number `last` that is not in the mask `keep` out of the bounding set."""
+    for number in range(last + 1):
+        if not keep >> number & 1:
+            prctl("PR_CAPBSET_DROP", PR_CAPBSET_DROP, number)
+
+
+def set_capabilities(effective: int, permitted: int, inheritable: int = 0) -> None:
+    """capset(2) for the calling thread; the ambient set is cleared."""
+    prctl("PR_CAP_AMBIENT", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    low, high = 0xFFFFFFFF, 32
+    data = struct.pack(
+        "=IIIIII",
+        effective & low, permitted & low, inheritable & low, effective >> high, permitted >> high, inheritable >> high,
+    )
+    check(libc.libc.capset(header, data), "capset")
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """close_range(2): close every descriptor from `first` to `last`."""
+    syscall("close_range", libc.CLOSE_RANGE, first, last, 0)
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    data = name.encode()
+    check(libc.libc.sethostname(data, len(data)), "sethostname", name)
+
+
+def write_file(path: str, text: str) -> None:
+    """Write `text` to a file of procfs or a cgroup by one write(2), as their files demand."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def close_all_but(keep: list[int]) -> None:
+    """Close every descriptor that is not in `keep`."""
+    ordered = sorted(set(keep))
+    for low, high in zip([-1, *ordered], [*ordered, 1 << 31]):
+        if high - low > 1:
+            close_range(low + 1, high - 1)
+
+
+def raise_loopback() -> None:
+    """Bring up the loopback interface of a new network namespace (netdevice(7))."""
+    interface = struct.pack("16sh14x", b"lo", IFF_UP | IFF_RUNNING)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet:
+        fcntl.ioctl(inet, SIOCSIFFLAGS, interface)

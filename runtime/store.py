@@ -1,0 +1,135 @@
+"""The store on disk: folders for layers and containers, and the SQLite index that names them.
+
+Files are written beside their place and renamed; the row comes last, and goes first. Whatever no
+row names is garbage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nbhull.runtime.errors import Conflict, HostUnable, HullError, NotFound
+
+VERSION = 1
+SCHEMA = """
+create table images (
+    id text primary key, name text not null unique, parent text, base text not null, created real not null,
+    size integer not null, layers text not null, record text not null
+) strict;
+create table containers (
+    id text primary key, name text not null unique, image text not null, created real not null,
+    launcher text not null, snapshot text, spec text not null, record text not null
+) strict;
+"""
+BUSY = 10.0
+"""seconds to wait for another process's transaction"""
+
+
+class Store:
+    """A store at a folder of the user's own; thread-safe, and shared among processes."""
+
+    def __init__(self, home: str) -> None:
+        """Open, and make where it is missing. Raises HostUnable when the folder cannot be used."""
+        self.home = os.path.abspath(home)
+        self.lock = threading.RLock()
+        try:
+            for folder in ("", "layers", "containers", "skeletons"):
+                os.makedirs(f"{self.home}/{folder}", 0o700, exist_ok=True)
+            self.database = sqlite3.connect(
+                f"{self.home}/index.db", timeout=BUSY, isolation_level=None, check_same_thread=False
+            )
+            self.database.row_factory = sqlite3.Row
+            self.database.execute("pragma synchronous = normal")
+            self.prepare()
+        except OSError as error:
+            raise HostUnable(
+                f"cannot use the store {self.home!r}: {error.strerror}", "set NBHULL_HOME to a folder of your own"
+            ) from error
+        except sqlite3.Error as error:
+            raise HostUnable(
+                f"cannot use the index of the store {self.home!r}: {error}", "set NBHULL_HOME to a folder on a local disk"
+            ) from error
+
+    def prepare(self) -> None:
+        """Make the tables in a new index. Raises HullError for an index of a newer nbhull."""
+        if self.user_version() == 0:
+            self.database.execute("pragma journal_mode = wal")
+            with self.transaction():
+                if self.user_version() == 0:
+                    for statement in SCHEMA.split(";"):
+                        self.database.execute(statement)
+                    self.database.execute(f"pragma user_version = {VERSION}")
+        if (found := self.user_version()) != VERSION:
+            raise HullError(f"the store {self.home!r} has format {found}, this nbhull knows {VERSION}", "upgrade nbhull")
+
+    def user_version(self) -> int:
+        """The index's format."""
+        return int(self.database.execute("pragma user_version").fetchone()[0])
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, alone in the index."""
+        with self.lock:
+            self.database.execute("begin immediate")
+            try:
+                yield
+            except BaseException:
+                self.database.execute("rollback")
+                raise
+            self.database.execute("commit")
+
+    def close(self) -> None:
+        """Close the index; idempotent."""
+        self.database.close()
+
+    def query(self, statement: str, *values: object) -> list[sqlite3.Row]:
+        """The rows of a statement."""
+        with self.lock:
+            return self.database.execute(statement, values).fetchall()
+
+    def path(self, *parts: str) -> str:
+        """A path in the store."""
+        return "/".join((self.home, *parts))
+
+    def add_container(self, row: dict[str, Any]) -> None:
+        """A new container's row. Raises Conflict when its name is taken."""
+        self.insert("containers", row, "container")
+
+    def add_image(self, row: dict[str, Any]) -> None:
+        """A new image's row. Raises Conflict when its name is taken."""
+        self.insert("images", row, "image")
+
+    def insert(self, table: str, row: dict[str, Any], what: str) -> None:
+        """Insert; dictionaries and lists are stored as JSON."""
+        values = {key: json.dumps(v) if isinstance(v, (dict, list)) else v for key, v in row.items()}
+        values.setdefault("created", time.time())
+        columns, marks = ", ".join(values), ", ".join("?" * len(values))
+        try:
+            self.query(f"insert into {table} ({columns}) values ({marks})", *values.values())
+        except sqlite3.IntegrityError as error:
+            raise Conflict(f"the {what} name {row['name']!r} is in use", f"choose another name, or remove that {what}") from error
+
+    def update_container(self, identity: str, **values: Any) -> None:
+        """Change columns of a container's row."""
+        assignments = ", ".join(f"{column} = ?" for column in values)
+        encoded = [json.dumps(v) if isinstance(v, (dict, list)) else v for v in values.values()]
+        self.query(f"update containers set {assignments} where id = ?", *encoded, identity)
+
+    def find(self, table: str, ref: str, what: str) -> sqlite3.Row:
+        """The row of that name, id, or unambiguous beginning of an id. Raises NotFound, Conflict."""
+        rows = self.query(f"select * from {table} where name = ? or id = ?", ref, ref)
+        if not rows and ref and all(c in "0123456789abcdef" for c in ref):
+            rows = self.query(f"select * from {table} where substr(id, 1, ?) = ?", len(ref), ref)
+        if len(rows) > 1:
+            raise Conflict(f"{ref!r} is the beginning of {len(rows)} ids", "give more of the id")
+        if not rows:
+            listing = "nbhull ps -a" if table == "containers" else "nbhull images"
+            raise NotFound(f"there is no {what} {ref!r}", f"`{listing}` lists what there is")
+        return rows[0]
