@@ -37,7 +37,7 @@ run: $(VENV)/.lab
 
 lab: $(VENV)/.lab
 	@$(BIN)/nbhull kernel install --sys-prefix
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 check: $(VENV)/.dev
 	@$(BIN)/python tools/check.py

@@ -139,7 +139,7 @@ def kernelspec(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The name of nbhull's kernelspec, installed where only this test and its children find it."""
     prefix = tmp_path / "prefix"
     subprocess.run(
-        [sys.executable, "-m", "nbhull.runtime.cli", "kernel", "install", "--prefix", prefix], check=True
+        [Path(sys.executable).with_name("nbhull"), "kernel", "install", "--prefix", prefix], check=True
     )
     monkeypatch.setenv("JUPYTER_PATH", str(prefix / "share/jupyter"))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter-data"))

@@ -88,7 +88,7 @@ def wheels() -> Path:
     CACHE.mkdir(mode=0o755, parents=True)
     subprocess.run([SYSTEM_PYTHON, "-m", "venv", CACHE / "builder"], check=True)
     partial = CACHE / "partial"
-    pip = [CACHE / "builder/bin/pip", "--disable-pip-version-check", "-qq"]
+    pip: list[str | Path] = [CACHE / "builder/bin/pip", "--disable-pip-version-check", "-qq"]
     subprocess.run([*pip, "wheel", "--wheel-dir", partial, *requirements()], check=True, cwd="/")
     partial.rename(folder)
     return folder
@@ -139,7 +139,8 @@ def _copy_tree(user: SuiteUser) -> None:
 def _install(user: SuiteUser, wheelhouse: Path, wheel: Path) -> None:
     """Bring the user's environment up to date."""
     made_from = user.home / "venv/.made-from"
-    pip = [user.python, "-m", "pip", "--disable-pip-version-check", "-qq", "install", "--no-index"]
+    pip: list[str | Path] = [user.python, "-m", "pip", "--disable-pip-version-check", "-qq"]
+    pip += ["install", "--no-index"]
     if not made_from.exists() or made_from.read_text() != wheelhouse.name:
         print(f"making {user.home}/venv", flush=True)
         user.run(SYSTEM_PYTHON, "-m", "venv", "--clear", user.home / "venv")

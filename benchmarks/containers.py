@@ -1,0 +1,142 @@
+"""Containers without a kernel: ready in an engine that runs, and one command in one new container."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import Measurement, Result, measure
+from nbhull.runtime.engine import Engine
+from nbhull.runtime.model import ContainerSpec
+
+TRUE = "/usr/bin/true"
+NBHULL = Path(sys.executable).with_name("nbhull")
+
+
+def ready(quick: bool) -> Result:
+    """`Engine.create` and `Engine.start`, the launcher warm."""
+    with Engine() as engine:
+
+        def measurement() -> float:
+            started = time.perf_counter()
+            container = engine.create(ContainerSpec())
+            engine.start(container.id)
+            seconds = time.perf_counter() - started
+            engine.remove(container.id, force=True)
+            return seconds
+
+        samples = measure({"nbhull": measurement}, rounds=50 if quick else 300, warmups=5)
+    return Result("engine: container created and started", samples, target_ms=6.0)
+
+
+def command(argv: Sequence[str | Path]) -> Measurement:
+    """From fork to the end of a command; raises CalledProcessError if it fails."""
+
+    def measurement() -> float:
+        started = time.perf_counter()
+        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+    return measurement
+
+
+def fork_exec() -> float:
+    """The floor: nothing but a new process."""
+    started = time.perf_counter()
+    pid = os.posix_spawn(TRUE, [TRUE], os.environ)
+    os.waitpid(pid, 0)
+    return time.perf_counter() - started
+
+
+BWRAP = (
+    "bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp",
+    "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", TRUE,
+)
+
+
+def runc_config(bundle: Path, rootfs: Path) -> dict[str, Any]:
+    """runc's own example, with the namespaces that nbhull uses, this root, and no terminal."""
+    rootless = ["--rootless"] if os.getuid() else []
+    subprocess.run(["runc", "spec", *rootless], cwd=bundle, check=True)
+    config: dict[str, Any] = json.loads((bundle / "config.json").read_text())
+    config["process"].update(terminal=False, args=[TRUE], cwd="/")
+    config["root"] = {"path": str(rootfs), "readonly": True}
+    kinds = ("pid", "ipc", "uts", "mount", "cgroup", "user")
+    config["linux"]["namespaces"] = [{"type": kind} for kind in kinds]
+    if not os.getuid():
+        whole = [{"containerID": 0, "hostID": 0, "size": 1 << 16}]
+        config["linux"].update(uidMappings=whole, gidMappings=whole)
+    return config
+
+
+@contextlib.contextmanager
+def bound_root() -> Iterator[Path]:
+    """A folder that is this machine's root again, as runc and podman want it; needs root."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-root-"))
+    folder.chmod(0o755)
+    subprocess.run(["mount", "--bind", "/", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def peers() -> Iterator[dict[str, Measurement]]:
+    """What else runs one command in one new container here; each may turn out not to work."""
+    with contextlib.ExitStack() as stack:
+        root = stack.enter_context(bound_root()) if os.getuid() == 0 else Path("/")
+        bundle = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-bundle-")))
+        bundle.chmod(0o755)
+        found: dict[str, Measurement] = {}
+        if shutil.which("runc"):
+            config = runc_config(bundle, root)
+            (bundle / "config.json").write_text(json.dumps(config))
+            state = bundle / "state"
+            run = ["run", "--bundle", bundle, f"bench-{os.getpid()}"]
+            found["runc"] = command(["runc", "--root", state, *run])
+        if shutil.which("bwrap"):
+            found["bwrap"] = command(BWRAP)
+        if shutil.which("podman"):
+            found["podman"] = command([
+                "podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs",
+                "run", "--rm", "--network", "host", "--read-only", "--rootfs", root, TRUE,
+            ])
+        yield found
+
+
+def one_shot(quick: bool) -> Result:
+    """One command in one new container, from nothing to nothing."""
+    variants = {"nbhull": command([NBHULL, "run", "--rm", "host", TRUE])}
+    unavailable = {}
+    with peers() as others:
+        for name, measurement in others.items():
+            try:
+                measurement()
+                variants[name] = measurement
+            except subprocess.CalledProcessError as error:
+                unavailable[name] = f"exit status {error.returncode} on this machine"
+        for name in {"runc", "bwrap", "podman"} - set(others):
+            unavailable[name] = "not installed"
+        variants["fork+exec"] = fork_exec
+        samples = measure(variants, rounds=10 if quick else 50, warmups=2)
+    # The target is to be faster than runc, which comes second where it works.
+    target = 1.0 if "runc" in samples else None
+    name = "command: run `true` in a new container"
+    return Result(name, samples, target_ratio=target, unavailable=unavailable)
+
+
+def benchmarks(quick: bool) -> Iterator[Result]:
+    """Container ready, and one command in a new container."""
+    yield ready(quick)
+    yield one_shot(quick)

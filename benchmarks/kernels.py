@@ -1,0 +1,90 @@
+"""A containerized kernel against the bare kernel of the same environment, through jupyter_client."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import zmq
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+from harness import Measurement, Result, measure
+
+CONTAINER, BARE = "nbhull", "python3"
+"""the kernelspecs compared"""
+TIMEOUT = 60.0
+
+
+def connected(manager: KernelManager) -> BlockingKernelClient:
+    """A client of a kernel that may not have bound its sockets yet.
+
+    It tries again every millisecond, not every 100 to 200 as ZeroMQ would, so that what is measured is
+    the kernel's start and not the client's patience."""
+    context = zmq.Context()
+    context.setsockopt(zmq.RECONNECT_IVL, 1)
+    client = manager.client(context=context)
+    assert isinstance(client, BlockingKernelClient)
+    client.start_channels(hb=False)
+    return client
+
+
+def disconnect(client: BlockingKernelClient) -> None:
+    """Close a client, and the context that it was given."""
+    client.stop_channels()
+    client.context.term()
+
+
+def cold_start(kernelspec: str) -> Measurement:
+    """From the wish for a kernel to the reply to the first execution."""
+
+    def measurement() -> float:
+        manager = KernelManager(kernel_name=kernelspec)
+        started = time.perf_counter()
+        manager.start_kernel()
+        client = connected(manager)
+        reply = client.execute("1", reply=True, timeout=TIMEOUT, store_history=False)
+        seconds = time.perf_counter() - started
+        assert reply["content"]["status"] == "ok"
+        disconnect(client)
+        manager.shutdown_kernel(now=True)
+        return seconds
+
+    return measurement
+
+
+@contextlib.contextmanager
+def running(kernelspec: str) -> Iterator[Measurement]:
+    """The round trip of an execution in a kernel that is running: sent, replied to, idle again."""
+    manager = KernelManager(kernel_name=kernelspec)
+    manager.start_kernel()
+    client = connected(manager)
+    try:
+        client.wait_for_ready(timeout=TIMEOUT)
+
+        def measurement() -> float:
+            started = time.perf_counter()
+            sent = client.execute("1", store_history=False)
+            client.get_shell_msg(timeout=TIMEOUT)
+            while True:
+                message = client.get_iopub_msg(timeout=TIMEOUT)
+                mine = message["parent_header"].get("msg_id") == sent
+                if mine and message["content"].get("execution_state") == "idle":
+                    return time.perf_counter() - started
+
+        yield measurement
+    finally:
+        disconnect(client)
+        manager.shutdown_kernel(now=True)
+
+
+def benchmarks(quick: bool) -> Iterator[Result]:
+    """Cold start to first reply, and the execute round trip."""
+    starts = measure(
+        {name: cold_start(name) for name in (CONTAINER, BARE)}, rounds=8 if quick else 40, warmups=2
+    )
+    yield Result("kernel: cold start to first reply", starts, target_ratio=1.05)
+    with running(CONTAINER) as container, running(BARE) as bare:
+        trips = measure({CONTAINER: container, BARE: bare}, rounds=300 if quick else 3000, warmups=50)
+    yield Result("kernel: execute round trip", trips, target_ratio=1.02)

@@ -1,0 +1,92 @@
+"""Run the benchmarks: as whoever runs this, and by root as an ordinary user too.
+
+    benchmarks/run.py            all of them; writes results.json and the README's table
+    benchmarks/run.py --quick    a minute's worth, as this user only; prints and writes nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import containers
+import kernels
+import report
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results.json"
+
+
+@contextlib.contextmanager
+def surroundings() -> Iterator[None]:
+    """A store and a kernelspec for this run alone, found by all that it starts."""
+    with tempfile.TemporaryDirectory(prefix="nbhull-bench-", ignore_cleanup_errors=True) as folder:
+        os.environ["NBHULL_HOME"] = f"{folder}/store"
+        os.environ["JUPYTER_PATH"] = f"{folder}/share/jupyter"
+        subprocess.run(
+            [containers.NBHULL, "kernel", "install", "--prefix", folder],
+            check=True, stdout=subprocess.DEVNULL,
+        )
+        yield
+
+
+def run_here(quick: bool) -> dict[str, Any]:
+    """All benchmarks as this user."""
+    results = []
+    with surroundings():
+        for result in itertools.chain(containers.benchmarks(quick), kernels.benchmarks(quick)):
+            data = result.to_dict()
+            results.append(data)
+            print("\n".join(report.rows(data, "user" if os.getuid() else "root")), flush=True)
+    return {"software": report.software(), "results": results}
+
+
+def run_as_user() -> dict[str, Any]:
+    """All benchmarks as an ordinary user, in its own copy of the tree; needs root."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    import suite_users
+
+    user = suite_users.prepare(
+        "nbhull-test", subordinate_ids=True, wheelhouse=suite_users.wheels(), wheel=suite_users.own_wheel()
+    )
+    part = user.home / "benchmarks.json"
+    with suite_users.session(user), suite_users.delegated_cgroup(user) as enter:
+        subprocess.run(
+            user.command(user.python, user.tree / "benchmarks/run.py", "--part", part),
+            cwd=user.tree, check=True, preexec_fn=enter,
+        )
+    measured: dict[str, Any] = json.loads(part.read_text())
+    return measured
+
+
+def main() -> None:
+    """Measure and publish."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("--quick", action="store_true", help="few rounds; publish nothing")
+    parser.add_argument("--part", type=Path, help="write this user's part here; publish nothing")
+    options = parser.parse_args()
+    own = run_here(options.quick)
+    if options.part:
+        options.part.write_text(json.dumps(own))
+    elif not options.quick:
+        runs = {"root": own, "user": run_as_user()} if os.getuid() == 0 else {"user": own}
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        document = {"date": today, "machine": report.machine(), "runs": runs}
+        RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+        report.publish(ROOT / "README.md", document)
+        print(f"published in {RESULTS.relative_to(ROOT)} and README.md")
+
+
+if __name__ == "__main__":
+    main()
