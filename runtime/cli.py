@@ -70,7 +70,7 @@ def _execute(verb: Verb, values: dict[str, Any]) -> Result:
         return execute(verb, values, None)
     from nbhull.runtime.engine import Engine
 
-    with Engine() as engine:
+    with Engine(fork=True) as engine:
         return execute(verb, values, engine)
 
 

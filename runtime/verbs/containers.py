@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import time
 
-from nbhull.runtime.errors import HullError, InvalidInput, NotFound
+from nbhull.runtime.errors import HullError
 from nbhull.runtime.verbs.results import Exit, Names, Result, container_fields, container_table, short_id
 
 TYPE_CHECKING = False
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nbhull.runtime.engine import Engine
-    from nbhull.runtime.model import ContainerSpec
+    from nbhull.runtime.model import ContainerSpec, ProcessSpec
 
 
 def run(engine: Engine, values: dict[str, Any]) -> Result:
@@ -29,9 +29,8 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
         try:
             engine.start(container.id)
             command = values["command"] or default_command(engine, container.id)
-            spec = process_spec(engine, container.id, values, command)
             signals.collect()
-            process = engine.spawn(container.id, spec, terminal.stdio)
+            process = engine.spawn(container.id, process_spec(values, command), terminal.stdio)
             keep = not values["rm"]
             status = terminal.attend(process, signals)
             if keep:
@@ -49,7 +48,7 @@ def execute(engine: Engine, values: dict[str, Any]) -> Result:
     from nbhull.runtime.verbs.foreground import Signals, Terminal
 
     container = engine.container(values["container"])
-    spec = process_spec(engine, container.id, values, values["command"])
+    spec = process_spec(values, values["command"])
     with Terminal(values["interactive"], values["tty"]) as terminal, Signals() as signals:
         signals.collect()
         process = engine.spawn(container.id, spec, terminal.stdio)
@@ -94,7 +93,7 @@ def container_spec(values: dict[str, Any]) -> ContainerSpec:
     )
 
 
-def process_spec(engine: Engine, ref: str, values: dict[str, Any], command: tuple[str, ...]) -> Any:
+def process_spec(values: dict[str, Any], command: tuple[str, ...]) -> ProcessSpec:
     """The process that the values of `run` and `exec` describe."""
     from nbhull.runtime.model import ProcessSpec
 
@@ -104,12 +103,11 @@ def process_spec(engine: Engine, ref: str, values: dict[str, Any], command: tupl
         import os
 
         env.setdefault("TERM", os.environ.get("TERM", "xterm"))
-    user = values["user"]
     return ProcessSpec(
         argv=command,
         env=env,
         cwd=values["workdir"],
-        user=None if user is None else numeric_user(engine, ref, user),
+        user=values["user"],
         tty=values["tty"],
     )
 
@@ -117,42 +115,6 @@ def process_spec(engine: Engine, ref: str, values: dict[str, Any], command: tupl
 def default_command(engine: Engine, ref: str) -> tuple[str, ...]:
     """The shell to run where no command is given."""
     return ("/bin/bash",) if "bash" in engine.listdir(ref, "/bin") else ("/bin/sh",)
-
-
-def numeric_user(engine: Engine, ref: str, text: str) -> str:
-    """`uid:gid` from `USER[:GROUP]`, looked up in the container's /etc/passwd and /etc/group.
-
-    As with Docker, the group of a known user is the user's own, that of an unknown number is 0.
-    """
-    user, colon, group = text.partition(":")
-    if not user or (colon and not group):
-        raise InvalidInput(
-            f"user {text!r} is not of the form USER[:GROUP]", "write it like 1000, 1000:100 or nobody"
-        )
-    uid, gid = user, "0"
-    for entry in _database(engine, ref, "/etc/passwd"):
-        if len(entry) > 3 and (entry[0] == user or entry[2] == user):
-            uid, gid = entry[2], entry[3]
-            break
-    else:
-        if not user.isdecimal():
-            raise NotFound(f"the container has no user {user!r}", "give its number, such as 1000")
-    if colon:
-        gid = group
-        if not group.isdecimal():
-            numbers = [e[2] for e in _database(engine, ref, "/etc/group") if len(e) > 2 and e[0] == group]
-            if not numbers:
-                raise NotFound(f"the container has no group {group!r}", "give its number, such as 1000")
-            gid = numbers[0]
-    return f"{uid}:{gid}"
-
-
-def _database(engine: Engine, ref: str, path: str) -> list[list[str]]:
-    try:
-        content = engine.read(ref, path)
-    except NotFound:
-        return []  # an image without the file knows no names, which the caller tells
-    return [line.split(":") for line in content.decode("utf-8", "replace").splitlines()]
 
 
 def _each(refs: tuple[str, ...], act: Callable[[str], None]) -> Names:

@@ -143,7 +143,13 @@ PROCESS = (
         metavar="FOLDER",
         parse=VALUES + "parse_workdir",
     ),
-    Argument("--user", "user to run the command as, by name or number", short="-u", metavar="USER[:GROUP]"),
+    Argument(
+        "--user",
+        "user to run the command as, by name or number",
+        short="-u",
+        metavar="USER[:GROUP]",
+        parse=VALUES + "parse_user",
+    ),
 )
 
 LIMITS = (

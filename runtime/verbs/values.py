@@ -43,6 +43,16 @@ def parse_workdir(text: str) -> str:
     return text
 
 
+def parse_user(text: str) -> str:
+    """`USER[:GROUP]`; names are looked up later, in the container."""
+    user, colon, group = text.partition(":")
+    if not user or ":" in group or (colon and not group):
+        raise InvalidInput(
+            f"user {text!r} is not of the form USER[:GROUP]", "write it like 1000:100 or nobody"
+        )
+    return text
+
+
 def parse_cpus(text: str) -> float:
     """A positive number of cores."""
     return _positive(text, "number of cores", "write it like 2 or 0.5")
