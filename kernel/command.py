@@ -62,9 +62,7 @@ class CommandFinder:
             python = self.find_python(None)
             return KernelCommand((python, BOOT, "-f", "{connection_file}"), is_ipykernel=True)
         known = ", ".join(sorted(self.kernelspecs())) or "none"
-        raise NotFound(
-            f"the image {self.image!r} has no kernelspec {name!r}", f"kernelspecs in it: {known}"
-        )
+        raise NotFound(f"the image {self.image!r} has no kernelspec {name!r}", f"kernelspecs in it: {known}")
 
     def kernelspecs(self) -> set[str]:
         """Names of the kernelspecs in the image."""
@@ -112,7 +110,8 @@ class CommandFinder:
                 if self.exists(f"{folder}/{name}"):
                     return f"{folder}/{name}"
         raise NotFound(
-            f"the image {self.image!r} has no python", "choose an image with python and ipykernel, such as host"
+            f"the image {self.image!r} has no python",
+            "choose an image with python and ipykernel, such as host",
         )
 
     def bin_folders(self) -> tuple[str, ...]:
@@ -161,9 +160,14 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and "\0" not in value
 
 
+def is_name(value: Any) -> bool:
+    """Whether a value can name a variable of a process."""
+    return is_text(value) and value != "" and "=" not in value
+
+
 FORM: tuple[tuple[str, Any, Callable[[Any], bool]], ...] = (
-    ("argv", None, lambda v: isinstance(v, list) and bool(v) and all(is_text(word) for word in v) and bool(v[0])),
-    ("env", {}, lambda v: isinstance(v, dict) and all(is_text(k) and k and "=" not in k and is_text(v[k]) for k in v)),
+    ("argv", None, lambda v: isinstance(v, list) and v != [] and all(map(is_text, v)) and v[0] != ""),
+    ("env", {}, lambda v: isinstance(v, dict) and all(map(is_name, v)) and all(map(is_text, v.values()))),
     ("interrupt_mode", "signal", lambda v: v in ("signal", "message")),
     ("language", "", is_text),
     ("display_name", "", is_text),
@@ -173,4 +177,6 @@ FORM: tuple[tuple[str, Any, Callable[[Any], bool]], ...] = (
 
 def malformed(folder: str, reason: str) -> InvalidInput:
     """The error for a kernelspec that cannot be used."""
-    return InvalidInput(f"the kernelspec {folder}/kernel.json cannot be used: {reason}", "mend it, or choose another")
+    return InvalidInput(
+        f"the kernelspec {folder}/kernel.json cannot be used: {reason}", "mend it, or choose another"
+    )

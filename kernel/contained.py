@@ -31,8 +31,13 @@ class ContainedKernel:
     """
 
     def __init__(
-        self, engine: Engine, config: KernelConfig, folder: WorkingFolder, mounts: Sequence[Mount],
-        name: str | None, log: logging.Logger,
+        self,
+        engine: Engine,
+        config: KernelConfig,
+        folder: WorkingFolder,
+        mounts: Sequence[Mount],
+        name: str | None,
+        log: logging.Logger,
     ) -> None:
         """`mounts` come in beside those of the config and the folder; `name` is shown by `nbhull ps`."""
         self.engine = engine
@@ -64,7 +69,7 @@ class ContainedKernel:
                 return False
             shown = [notice for notice in (self.folder.notice, *notices) if notice]
             if had_one:
-                shown.append("The kernel's container was gone, a new one took its place: its changes are lost.")
+                shown.append("The container was gone, a new one took its place: its changes are lost.")
             try:
                 self._create()
                 self._write(NOTICES_FILE, json.dumps(shown))
@@ -122,7 +127,8 @@ class ContainedKernel:
         process.close()
         if status != 0:
             raise ProcessFailed(
-                f"the folder {path!r} could not be made in the container", "start the kernel in another folder"
+                f"the folder {path!r} could not be made in the container",
+                "start the kernel in another folder",
             )
 
     def remove(self) -> None:
@@ -186,7 +192,9 @@ class ContainedKernel:
         launch, process = self._launch, self.process
         if launch is None or process is None:
             raise ProcessFailed("the kernel was stopped while it started", "start it again")
-        paths = [f"{self.socket_folder}/k-{launch.connection[port]}" for port in ("shell_port", "control_port")]
+        paths = [
+            f"{self.socket_folder}/k-{launch.connection[port]}" for port in ("shell_port", "control_port")
+        ]
         if all(os.path.exists(path) for path in paths):
             return True
         status = process.poll()
@@ -207,7 +215,9 @@ class ContainedKernel:
                 f"install it there with `{python} -m pip install ipykernel`, or choose another image",
             )
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        return ProcessFailed(f"the kernel ended while it started, with {how}: {last}", "the server's log has its output")
+        return ProcessFailed(
+            f"the kernel ended while it started, with {how}: {last}", "the server's log has its output"
+        )
 
     def poll(self) -> int | None:
         """None while the kernel runs or is being reset, else its exit status (0 if there was none)."""

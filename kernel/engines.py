@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from nbhull.runtime.engine import Engine
@@ -40,3 +41,13 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     The loop's own threads are fewer than the kernels that may start at the same time.
     """
     return await asyncio.get_running_loop().run_in_executor(_pool, lambda: function(*args, **kwargs))
+
+
+def submit(function: Callable[[], None]) -> None:
+    """Have a function called in one of our threads; what it raises is logged."""
+    _pool.submit(function).add_done_callback(_log_failure)
+
+
+def _log_failure(future: Future[None]) -> None:
+    if (error := future.exception()) is not None:
+        logging.getLogger("nbhull").error("a request from a container failed", exc_info=error)

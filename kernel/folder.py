@@ -16,7 +16,11 @@ SYSTEM_FOLDERS = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sb
 """Neither these, nor a folder that holds them, can be handed in: they would hide the image's own."""
 
 CERTIFICATE_VARIABLES = (
-    "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS"
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "NODE_EXTRA_CA_CERTS",
 )
 
 
@@ -40,14 +44,17 @@ def working_folder(cwd: str) -> WorkingFolder:
     """
     path = os.path.abspath(cwd)
     if not os.path.isdir(path):
-        raise InvalidInput(f"the notebook's folder {path!r} does not exist", "create it, or start the kernel elsewhere")
+        raise InvalidInput(
+            f"the notebook's folder {path!r} does not exist", "create it, or start the kernel elsewhere"
+        )
     real = os.path.realpath(path)
     reason = why_withheld(real)
     if not reason:
         return WorkingFolder(path, Mount(real, path))
     notice = (
-        f"The folder {path} was not handed in to this kernel's container, because it {reason}: the kernel works in "
-        "an empty folder, and what it writes there stays in the container. Move the notebook to a folder of its own."
+        f"The folder {path} was not handed in to this kernel's container, because it {reason}: "
+        "the kernel works in an empty folder, and what it writes there stays in the container. "
+        "Move the notebook to a folder of its own."
     )
     return WorkingFolder(path, None, notice)
 
@@ -69,7 +76,9 @@ def why_withheld(real: str) -> str:
 def private_folders() -> Iterable[str]:
     """Folders of this user in which tokens, keys and control sockets lie."""
     folders = [str(default_home()), jupyter_runtime_dir(), jupyter_config_dir(), jupyter_data_dir()]
-    folders += [os.path.expanduser(f"~/{name}") for name in (".ssh", ".gnupg", ".config", ".aws", ".kube", ".docker")]
+    folders += [
+        os.path.expanduser(f"~/{name}") for name in (".ssh", ".gnupg", ".config", ".aws", ".kube", ".docker")
+    ]
     return [os.path.realpath(folder) for folder in folders]
 
 

@@ -31,6 +31,7 @@ class Launch:
     def open_output(self) -> Iterator[tuple[int, int, int]]:
         """Descriptors for standard input, output and error; they are closed behind the caller."""
         with ExitStack() as stack:
+
             def opened(path: str, flags: int) -> int:
                 descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
                 stack.callback(os.close, descriptor)

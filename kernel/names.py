@@ -1,4 +1,4 @@
-"""Names that both sides of the wall agree on: in a container's socket folder, and in a kernel's environment."""
+"""Names that both sides of the wall agree on: files in a socket folder, variables of a kernel."""
 
 CONNECTION_FILE = "connection.json"
 NOTICES_FILE = "notices.json"

@@ -12,10 +12,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from signal import SIGKILL, SIGTERM
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import KernelProvisionerBase
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from nbhull.kernel import notebook
 from nbhull.kernel.config import from_kernelspec, narrow
@@ -30,6 +30,9 @@ from nbhull.runtime.errors import HullError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+TRAITS = ("kernel_id", "kernel_spec", "parent", "config", "log")
+"""arguments of the class; all others are settings of the kernelspec"""
 
 UP_TIMEOUT = 10.0
 """seconds that a start waits for the kernel's sockets, to be able to tell why it ended; a kernel that
@@ -48,8 +51,7 @@ class ContainerProvisioner(KernelProvisionerBase):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        own = {key: kwargs.pop(key) for key in ("kernel_id", "kernel_spec", "parent", "config", "log") if key in kwargs}
-        super().__init__(**own)
+        super().__init__(**{key: kwargs.pop(key) for key in TRAITS if key in kwargs})
         self.settings: dict[str, Any] = kwargs
         self.contained: ContainedKernel | None = None
         self.control: ControlService | None = None
@@ -62,7 +64,7 @@ class ContainerProvisioner(KernelProvisionerBase):
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Called by the manager before each start: makes the container, unless it is there already, and
         has the manager write a connection file with sockets in the container's socket folder."""
-        km = self.parent
+        km: Any = self.parent
         kwargs.pop("transport_encryption", None)  # sockets in a private folder need none
         self.extra_arguments = tuple(kwargs.pop("extra_arguments", []))
         cwd = os.fspath(kwargs.get("cwd") or os.getcwd())
@@ -73,7 +75,7 @@ class ContainerProvisioner(KernelProvisionerBase):
         km.ip = f"{contained.socket_folder}/k"
         km.write_connection_file(jupyter_session=(given or {}).get("JPY_SESSION_NAME", ""))
         self.connection_info = km.get_connection_info()
-        return cast("dict[str, Any]", await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs))
+        return await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
 
     def prepare(self, cwd: str, given: Mapping[str, str] | None) -> ContainedKernel:
         """The blocking part of `pre_launch`."""
@@ -93,13 +95,14 @@ class ContainerProvisioner(KernelProvisionerBase):
         """Called by the manager: starts a kernel process in the container, and waits until it listens."""
         contained = self.contained
         assert contained is not None
-        connection = dict(self.connection_info)
+        km: Any = self.parent
+        connection: dict[str, Any] = dict(self.connection_info)
         key = connection.get("key", b"")
         connection["key"] = key.decode() if isinstance(key, bytes) else key
         self.launch = Launch(
             connection=connection,
             env=for_kernel(kwargs["env"], os.environ, self.kernel_spec.env) | contained.config.environment,
-            log_path=os.path.splitext(self.parent.connection_file)[0] + ".log",
+            log_path=os.path.splitext(km.connection_file)[0] + ".log",
             arguments=self.extra_arguments,
             outputs=(kwargs.get("stdout"), kwargs.get("stderr")),
         )

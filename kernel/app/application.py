@@ -1,5 +1,7 @@
 """ipykernel's application with %container, notices, and a way to take over from a kernel that was reset."""
 
+# mypy: disallow-untyped-calls=False
+
 from __future__ import annotations
 
 import json
@@ -23,7 +25,7 @@ EXTENSION = "nbhull.magics"
 class HullKernelApp(IPKernelApp):
     """The application of a Python kernel in a container."""
 
-    kernel_class = Type(HullKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)
+    kernel_class = Type(HullKernel, klass="ipykernel.kernelbase.Kernel").tag(config=True)  # type: ignore[assignment]
 
     handover: Handover | None = None
 

@@ -5,11 +5,11 @@ import sys
 LIBRARY = "/run/nbhull/lib"
 
 
-def main():
+def main():  # type: ignore[no-untyped-def]
     # as ipykernel_launcher does: the kernel puts the working folder back by itself
     if sys.path and sys.path[0] == LIBRARY + "/nbhull/kernel/app":
         del sys.path[0]
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 (images bring their own Python)
         from ipykernel import kernelapp as app
     else:
         import ipykernel  # noqa: F401  (before nbhull's, so that its absence is told as such)
@@ -26,4 +26,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main()  # type: ignore[no-untyped-call]

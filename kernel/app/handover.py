@@ -29,22 +29,21 @@ class Handover:
         self.parent: dict[str, Any] = pending["parent"]
         self.idents = [bytes.fromhex(ident) for ident in pending["idents"]]
         self.message = str(pending.get("message", "reset"))
+        self.execution_count = int(pending["execution_count"])
         self.subscribers = int(pending["subscribers"])
         self.queue = [text_to_frames(texts) for texts in pending["queue"]]
 
     def finish_request(self, session: Any, shell: zmq.Socket[Any], iopub: Any) -> None:
         """Answer the request that asked for the reset, once its sender is back."""
-        session.send(
-            iopub, "stream", {"name": "stdout", "text": self.message + "\n"}, parent=self.parent, ident=b"stream"
-        )
-        reply = session.serialize(
-            session.msg(
-                "execute_reply",
-                {"status": "ok", "execution_count": 0, "user_expressions": {}, "payload": []},
-                parent=self.parent,
-            ),
-            self.idents,
-        )
+        said = {"name": "stdout", "text": self.message + "\n"}
+        session.send(iopub, "stream", said, parent=self.parent, ident=b"stream")
+        done = {
+            "status": "ok",
+            "execution_count": self.execution_count,
+            "user_expressions": {},
+            "payload": [],
+        }
+        reply = session.serialize(session.msg("execute_reply", done, parent=self.parent), self.idents)
         shell.router_mandatory = 1  # else libzmq drops what is for an unknown peer without a word
         deadline = time.monotonic() + RECONNECT_TIMEOUT
         while time.monotonic() < deadline:
@@ -72,7 +71,7 @@ def await_subscribers(publisher: zmq.Socket[Any], count: int) -> None:
 
 def describe_request(parent: dict[str, Any], idents: list[bytes]) -> dict[str, Any]:
     """A request, as far as its answers need it, as plain data."""
-    header = {key: value if isinstance(value, str) else value.isoformat() for key, value in parent["header"].items()}
+    header = {key: value.isoformat() if key == "date" else value for key, value in parent["header"].items()}
     return {"parent": {"header": header}, "idents": [bytes(ident).hex() for ident in idents]}
 
 

@@ -1,5 +1,7 @@
 """ipykernel's kernel, which knows what it has been asked and not yet done, so that it can be handed over."""
 
+# mypy: disallow-untyped-calls=False
+
 from __future__ import annotations
 
 import threading
@@ -62,7 +64,7 @@ class HullKernel(IPythonKernel):
         else:
             inherited, self.inherited = self.inherited, []
             for frames in inherited:
-                self.schedule_dispatch(self.dispatch_shell, frames)
+                self.schedule_dispatch(self.dispatch_shell, frames)  # type: ignore[attr-defined]
 
     def surrender(self) -> dict[str, Any]:
         """The request being executed, and those behind it, as plain data for the next kernel.
@@ -74,13 +76,20 @@ class HullKernel(IPythonKernel):
                 queue = list(self._arrived.values())
         else:
             # what has come since the cell began still lies in the socket
-            self.shell_stream.flush(zmq.POLLIN)
-            waiting = [self.msg_queue.get_nowait() for _ in range(self.msg_queue.qsize())]
+            stream: Any = self.shell_stream
+            stream.flush(zmq.POLLIN)
+            requests: Any = self.msg_queue  # type: ignore[attr-defined]
+            waiting = [requests.get_nowait() for _ in range(requests.qsize())]
+            for entry in waiting:
+                requests.put_nowait(entry)  # this kernel goes on if it is not reset after all
             queue = [args[0] for _, dispatch, args in waiting if dispatch == self.dispatch_shell]
+        app: Any = self.parent
+        idents: Any = self._parent_ident["shell"]
         return {
-            **describe_request(self.get_parent("shell"), self._parent_ident["shell"]),
+            **describe_request(self.get_parent("shell"), idents),
+            "execution_count": self.execution_count,
             "queue": [frames_to_text(frames) for frames in queue],
-            "subscribers": connected_peers(f"{self.parent.ip}-{self.parent.iopub_port}"),
+            "subscribers": connected_peers(f"{app.ip}-{app.iopub_port}"),
         }
 
     def _reads_in_thread(self) -> bool:

@@ -1,0 +1,361 @@
+"""The server's end of the control sockets: one thread for all kernels of the process.
+
+Each kernel has a socket of its own, so which container asks is known by where it asks, and it can ask
+about itself alone. Every byte is hostile: requests are bounded, a client that is slow or silent keeps
+nobody waiting, and one container has one request under way at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from time import time
+from typing import Any
+
+from nbhull.kernel.contained import ContainedKernel
+from nbhull.kernel.engines import submit
+from nbhull.kernel.names import CONTROL_SOCKET
+from nbhull.kernel.rpc import (
+    HULL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    MAX_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    encode_result,
+)
+from nbhull.runtime.errors import Conflict, HullError, InvalidInput
+from nbhull.runtime.model import parse_name
+from nbhull.runtime.verbs.results import (
+    Names,
+    Result,
+    container_fields,
+    container_table,
+    image_table,
+    short_id,
+)
+
+MAX_CLIENTS = 16
+"""connections of one container; the oldest gives way to a new one"""
+CHUNK = 1 << 16
+
+
+class ControlService:
+    """One kernel's control socket, and what may be asked through it."""
+
+    def __init__(self, kernel: ContainedKernel) -> None:
+        self.kernel = kernel
+        self.listener: socket.socket | None = None
+        self.path = ""
+        self.clients: list[Client] = []
+        self.waiting: deque[tuple[Client, bytes]] = deque()
+        self.is_working = False
+        self.methods: dict[str, Callable[[dict[str, Any]], Result]] = {
+            "info": self.info,
+            "ps": self.ps,
+            "images": self.images,
+            "snapshot": self.snapshot,
+            "reset": self.reset,
+        }
+
+    def listen(self) -> None:
+        """Have the socket in the kernel's socket folder, as it is now."""
+        container = self.kernel.container
+        if container is None:
+            raise Conflict("the kernel's container was removed", "restart the kernel")
+        path = f"{container.socket_folder}/{CONTROL_SOCKET}"
+        if path == self.path and os.path.exists(path):
+            return
+        self.close()
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener.bind(path)
+        listener.listen(MAX_CLIENTS)
+        self.listener, self.path = listener, path
+        control_thread().run(lambda thread: thread.add(self))
+
+    def close(self) -> None:
+        """Give the socket up. Idempotent."""
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            control_thread().run(lambda thread: thread.drop(self, listener))
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+    # -- requests, in a thread of their own ------------------------------------------------------
+
+    def answer(self, line: bytes) -> bytes:
+        """The reply to one line, with its line end; empty for a notification."""
+        identity: Any = None
+        try:
+            try:
+                request = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise RequestError(
+                    PARSE_ERROR, "parse error: a request is one JSON object on one line"
+                ) from error
+            if not isinstance(request, dict) or request.get("jsonrpc") != "2.0":
+                raise RequestError(INVALID_REQUEST, "invalid request: not a JSON-RPC 2.0 object")
+            identity = request.get("id")
+            if not isinstance(identity, str | int | float | None):
+                identity = None
+                raise RequestError(INVALID_REQUEST, "invalid request: id is neither text nor number")
+            method, params = request.get("method"), request.get("params", {})
+            if not isinstance(method, str) or method not in self.methods:
+                raise RequestError(METHOD_NOT_FOUND, f"method not found: {str(method)[:80]}")
+            if not isinstance(params, dict):
+                raise RequestError(INVALID_PARAMS, "invalid params: not an object")
+            reply: dict[str, Any] = {"result": encode_result(self.methods[method](params))}
+            if "id" not in request:
+                return b""
+        except RequestError as error:
+            reply = {"error": {"code": error.code, "message": error.message}}
+        except HullError as error:
+            reply = {"error": {"code": HULL_ERROR, "message": error.message, "data": error.to_dict()}}
+        return json.dumps({"jsonrpc": "2.0", "id": identity, **reply}).encode() + b"\n"
+
+    def info(self, params: dict[str, Any]) -> Result:
+        """This container, and what it uses."""
+        container = self.kernel.engine.container(self.own_id())
+        return container_fields(container, self.kernel.engine.usage(container.id), time())
+
+    def ps(self, params: dict[str, Any]) -> Result:
+        """The containers that this one may know of: itself."""
+        return container_table([self.kernel.engine.container(self.own_id())], time())
+
+    def images(self, params: dict[str, Any]) -> Result:
+        """What there is to reset to or to run."""
+        return image_table(self.kernel.engine.images(), time())
+
+    def snapshot(self, params: dict[str, Any]) -> Result:
+        """Keep this container's files as an image."""
+        image = self.kernel.engine.snapshot(self.own_id(), name_in(params))
+        return Names([image.name or short_id(image.id)])
+
+    def reset(self, params: dict[str, Any]) -> Result:
+        """Put this container's files back. The asking kernel ends; `pending` goes to the next one."""
+        name, pending = name_in(params), params.get("pending")
+        if pending is not None:
+            if not isinstance(pending, dict):
+                raise InvalidInput("pending is not an object", "ask with %container reset")
+            container = self.kernel.engine.container(self.own_id())
+            target = name or (container.snapshot and self.image_name(container.snapshot)) or container.image
+            pending = {
+                **pending,
+                "message": f"reset to {target}: the files are as they were, the kernel is new",
+            }
+        self.kernel.reset(name, pending)
+        return Names([self.own_id()])
+
+    def image_name(self, identity: str) -> str:
+        """An image's name, for people."""
+        names = {image.id: image.name for image in self.kernel.engine.images()}
+        return names.get(identity) or short_id(identity)
+
+    def own_id(self) -> str:
+        """The id of the container that asks."""
+        container = self.kernel.container
+        if container is None:
+            raise Conflict("the kernel is being stopped", "start it again")
+        return container.id
+
+
+def name_in(params: dict[str, Any]) -> str | None:
+    """The name that a request gives, if any; raises InvalidInput for a malformed one."""
+    name = params.get("name")
+    return None if name is None else parse_name(name)
+
+
+class RequestError(Exception):
+    """A request is not of the form it must have."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Client:
+    """One connection from a container."""
+
+    def __init__(self, channel: socket.socket, service: ControlService) -> None:
+        self.channel = channel
+        self.service = service
+        self.received = bytearray()
+        self.searched = 0
+        """bytes of `received` known to hold no line end"""
+        self.to_send = bytearray()
+        self.is_waiting = False
+        """a request of it is waiting or under way; nothing more is read meanwhile"""
+        self.has_ended = False
+        """it is to be closed once all is sent"""
+
+
+class ControlThread:
+    """Reads, writes and accepts for all control sockets of this process; never blocks on one of them."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.inbox: deque[Callable[[ControlThread], None]] = deque()
+        self.bell, self.rung = socket.socketpair()
+        self.bell.setblocking(False)
+        self.rung.setblocking(False)
+        self.selector.register(self.rung, selectors.EVENT_READ, None)
+        threading.Thread(target=self.loop, name="nbhull-control", daemon=True).start()
+
+    def run(self, task: Callable[[ControlThread], None]) -> None:
+        """Have the thread do something; may be called from any thread."""
+        self.inbox.append(task)
+        with suppress(BlockingIOError):  # a full bell rings already
+            self.bell.send(b"\0")
+
+    def loop(self) -> None:
+        """The thread's work, for as long as the process lives."""
+        while True:
+            for key, events in self.selector.select():
+                if key.data is None:
+                    self.rung.recv(CHUNK)
+                elif isinstance(key.data, ControlService):
+                    self.accept(key.data)
+                else:
+                    self.serve(key.data, events)
+            while self.inbox:
+                self.inbox.popleft()(self)
+
+    # -- in the thread ---------------------------------------------------------------------------
+
+    def add(self, service: ControlService) -> None:
+        """Accept connections for a service."""
+        if service.listener is not None:
+            self.selector.register(service.listener, selectors.EVENT_READ, service)
+
+    def drop(self, service: ControlService, listener: socket.socket) -> None:
+        """Close a service's listening socket and its connections."""
+        with suppress(KeyError):
+            self.selector.unregister(listener)
+        listener.close()
+        service.waiting.clear()
+        for client in list(service.clients):
+            self.close(client)
+
+    def accept(self, service: ControlService) -> None:
+        """Take a new connection; where there are too many, the oldest goes."""
+        assert service.listener is not None
+        try:
+            channel, _ = service.listener.accept()
+        except OSError:
+            return  # it was gone before we came, or the container has used up our descriptors for now
+        channel.setblocking(False)
+        if len(service.clients) >= MAX_CLIENTS:
+            self.close(service.clients[0])
+        client = Client(channel, service)
+        service.clients.append(client)
+        self.selector.register(channel, selectors.EVENT_READ, client)
+
+    def serve(self, client: Client, events: int) -> None:
+        """Read from or write to a connection that is ready."""
+        try:
+            if events & selectors.EVENT_WRITE:
+                del client.to_send[: client.channel.send(client.to_send)]
+            if events & selectors.EVENT_READ:
+                chunk = client.channel.recv(CHUNK)
+                client.received += chunk
+                client.has_ended = client.has_ended or not chunk
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close(client)
+            return
+        self.advance(client)
+
+    def advance(self, client: Client) -> None:
+        """Do what a connection is ready for, and wait for what it needs next."""
+        if not client.is_waiting:
+            end = client.received.find(b"\n", client.searched)
+            client.searched = len(client.received) if end < 0 else 0
+            if end >= 0:
+                line = bytes(client.received[:end])
+                del client.received[: end + 1]
+                client.is_waiting = True
+                client.service.waiting.append((client, line))
+                self.work(client.service)
+            elif len(client.received) > MAX_REQUEST:
+                client.received.clear()
+                client.searched = 0
+                client.has_ended = True
+                message = {
+                    "code": INVALID_REQUEST,
+                    "message": f"invalid request: longer than {MAX_REQUEST} bytes",
+                }
+                client.to_send += (
+                    json.dumps({"jsonrpc": "2.0", "id": None, "error": message}).encode() + b"\n"
+                )
+        if client.has_ended and not client.is_waiting and not client.to_send:
+            self.close(client)
+            return
+        events = selectors.EVENT_WRITE if client.to_send else 0
+        if not client.is_waiting and not client.has_ended:
+            events |= selectors.EVENT_READ
+        self.watch(client, events)
+
+    def watch(self, client: Client, events: int) -> None:
+        """Wait for `events` of a connection; none while its request is under way."""
+        registered = client.channel in self.selector.get_map()
+        if events and registered:
+            self.selector.modify(client.channel, events, client)
+        elif events:
+            self.selector.register(client.channel, events, client)
+        elif registered:
+            self.selector.unregister(client.channel)
+
+    def work(self, service: ControlService) -> None:
+        """Give the service's next request to a thread, unless one is under way."""
+        if service.is_working or not service.waiting:
+            return
+        service.is_working = True
+        client, line = service.waiting.popleft()
+
+        def answer() -> None:
+            reply = b""
+            try:
+                reply = service.answer(line)
+            finally:
+                self.run(lambda thread: thread.finish(client, reply))
+
+        submit(answer)
+
+    def finish(self, client: Client, reply: bytes) -> None:
+        """Send a reply, and go on with the service's next request."""
+        client.service.is_working = False
+        self.work(client.service)
+        if client in client.service.clients:
+            client.is_waiting = False
+            client.to_send += reply
+            self.advance(client)
+
+    def close(self, client: Client) -> None:
+        """Close a connection."""
+        client.service.clients.remove(client)
+        self.watch(client, 0)
+        client.channel.close()
+
+
+_lock = threading.Lock()
+_thread: ControlThread | None = None
+_pid = 0
+
+
+def control_thread() -> ControlThread:
+    """The thread of this process, made on first use; a forked child has its own."""
+    global _thread, _pid
+    with _lock:
+        if _thread is None or _pid != os.getpid():
+            _thread, _pid = ControlThread(), os.getpid()
+        return _thread

@@ -1,0 +1,82 @@
+"""What goes over the control socket: JSON-RPC 2.0, one object a line. Used on both sides.
+
+Inside the container this must import nothing but the standard library and nbhull.runtime.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from nbhull.runtime.errors import Denied, HullError, ProcessFailed
+from nbhull.runtime.verbs.results import Fields, Names, Result, Table, Text
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+HULL_ERROR = -32000
+"""the request was understood and could not be done; `data` is the HullError"""
+
+MAX_REQUEST = 16 << 20
+"""bytes of one line; a reset carries the requests that wait behind it"""
+
+
+def call(path: str, method: str, params: dict[str, Any]) -> Any:
+    """Ask the server that made this container, through the control socket at `path`.
+
+    Blocks until it answers. Raises the HullError that it answers with, ProcessFailed if it is gone,
+    and Denied where the kernelspec gives this kernel no control socket.
+    """
+    if path == "none":
+        raise Denied(
+            "the kernelspec gives this kernel no control over its container", 'set "control": "self" in it'
+        )
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
+    if len(request) > MAX_REQUEST and params.get("pending", {}).get("queue"):
+        # too much waits behind a reset: its senders would rather see it lost than the reset refused
+        return call(path, method, {**params, "pending": {**params["pending"], "queue": []}})
+    try:
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.connect(path)
+            channel.sendall(request)
+            line = channel.makefile("rb").readline()
+    except OSError as error:
+        raise ProcessFailed(
+            f"the Jupyter server that made this container cannot be reached: {error.strerror}",
+            "restart the kernel",
+        ) from error
+    if not line:
+        raise ProcessFailed(
+            "the Jupyter server that made this container did not answer", "see the server's log"
+        )
+    reply = json.loads(line)
+    if "error" in reply:
+        failure = reply["error"]
+        if failure.get("code") == HULL_ERROR:
+            raise HullError.from_dict(failure["data"])
+        raise HullError(f"the server refused the request: {failure.get('message')}", "see the server's log")
+    return reply["result"]
+
+
+def encode_result(result: Result) -> dict[str, Any]:
+    """A verb's result as plain data; `decode_result` is its inverse."""
+    if isinstance(result, Table):
+        return {"type": "table", "columns": result.columns, "rows": result.rows, "items": result.items}
+    if isinstance(result, Fields):
+        return {"type": "fields", "fields": result.fields, "item": result.item}
+    if isinstance(result, Names):
+        return {"type": "names", "names": result.names}
+    return {"type": "text", "text": result.text()}
+
+
+def decode_result(data: dict[str, Any]) -> Result:
+    """A verb's result from what the server sent."""
+    if data["type"] == "table":
+        return Table(data["columns"], data["rows"], data["items"])
+    if data["type"] == "fields":
+        return Fields([(name, value) for name, value in data["fields"]], data["item"])
+    if data["type"] == "names":
+        return Names(data["names"])
+    return Text(data["text"])

@@ -1,0 +1,15 @@
+"""%container, in a notebook: `%load_ext nbhull.magics`, or by itself in a kernel that nbhull started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by IPython for `%load_ext nbhull.magics`."""
+    from nbhull.magics.container import ContainerMagics
+
+    shell.register_magics(ContainerMagics)

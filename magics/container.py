@@ -1,0 +1,96 @@
+"""The %container magic: the verbs of `nbhull`, about the container that this kernel runs in.
+
+Inside a container it asks the Jupyter server that made it, through the control socket; in a kernel
+that runs on the host itself it uses an Engine.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Any
+
+from IPython.core.magic import Magics, line_magic, magics_class
+
+from nbhull.kernel.names import CONTROL_VARIABLE
+from nbhull.kernel.rpc import call, decode_result
+from nbhull.magics.display import Shown
+from nbhull.runtime.errors import HullError, InvalidInput, NotFound
+from nbhull.runtime.verbs.parser import execute, parse
+from nbhull.runtime.verbs.results import Result
+from nbhull.runtime.verbs.table import Verb
+
+ABOUT_ITSELF = ("info", "snapshot", "reset")
+"""verbs that mean the container in which they are said"""
+
+
+class ContainerError(Exception):
+    """A %container line failed. Shown as one line and its hint, without a traceback."""
+
+    def __init__(self, error: HullError) -> None:
+        super().__init__(f"{error.message}. {error.hint}" if error.hint else error.message)
+        self.error = error
+
+    def _render_traceback_(self) -> list[str]:
+        """Called by IPython in place of formatting a traceback."""
+        return [f"nbhull: {self.error.message}", *([f"  hint: {self.error.hint}"] if self.error.hint else [])]
+
+
+@magics_class
+class ContainerMagics(Magics):
+    """Holds the one magic."""
+
+    @line_magic
+    def container(self, line: str) -> Shown | None:
+        """Look after the container that this notebook's kernel runs in.
+
+        %container                    what it is, and what it uses
+        %container snapshot [NAME]    keep its files, as they are now
+        %container reset [NAME]       put them back; the kernel starts anew
+        %container ps                 containers
+        %container images             images and snapshots
+        %container help [VERB]        more about each
+        """
+        try:
+            return shown(self.obey(line))
+        except HullError as error:
+            raise ContainerError(error) from None
+
+    def obey(self, line: str) -> Result:
+        """Do what a line says. Raises HullError."""
+        verb, values = parse(split(line), "magic")
+        if not verb.needs_engine:
+            return execute(verb, values, None)
+        control = os.environ.get(CONTROL_VARIABLE)
+        if control is None:
+            return on_host(verb, values)
+        params = {key: value for key, value in values.items() if value is not None}
+        kernel: Any = getattr(self.shell, "kernel", None)
+        if verb.name == "reset" and hasattr(kernel, "surrender"):
+            params["pending"] = kernel.surrender()
+        return decode_result(call(control, verb.name, params))
+
+
+def on_host(verb: Verb, values: dict[str, Any]) -> Result:
+    """A verb said in a kernel that runs in no container."""
+    if verb.name in ABOUT_ITSELF:
+        raise NotFound(
+            "this kernel does not run in a container",
+            "choose the kernel `Python 3 (container)` for this notebook",
+        )
+    from nbhull.kernel.engines import shared_engine
+
+    return execute(verb, values, shared_engine())
+
+
+def split(line: str) -> list[str]:
+    """The words of a line, quoted as in a shell; raises InvalidInput."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise InvalidInput(f"the line cannot be read: {str(error).lower()}", "close the quotation") from error
+
+
+def shown(result: Result) -> Shown | None:
+    """A result as something that a notebook displays; nothing where there is nothing to see."""
+    return Shown(result) if result.text() else None

@@ -1,0 +1,41 @@
+"""Results of verbs as a notebook shows them. All text is escaped: names come from anywhere."""
+
+from __future__ import annotations
+
+from html import escape
+
+from nbhull.runtime.verbs.results import Fields, Result, Table
+
+
+class Shown:
+    """A verb's result: plain text in a terminal, HTML in a notebook, and data for programs."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self.data = result.data()
+
+    def __repr__(self) -> str:
+        return self.result.text()
+
+    def _repr_html_(self) -> str | None:
+        """Called by IPython; None leaves it to the plain text."""
+        if isinstance(self.result, Table):
+            return table_html(self.result)
+        if isinstance(self.result, Fields):
+            return fields_html(self.result)
+        return None
+
+
+def table_html(table: Table) -> str:
+    """Rows under headings."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def fields_html(fields: Fields) -> str:
+    """Named values, one a row."""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in fields.fields
+    )
+    return f"<table><tbody>{rows}</tbody></table>"
