@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -151,7 +152,8 @@ class ContainedKernel:
         """Look up how the kernel is started, in the container as it is now. Raises HullError."""
         with self._lock:
             container = self._running()
-            finder = CommandFinder(self.engine, container.id, container.image, self.config.prefix)
+            prefix = self.config.prefix or sys.prefix
+            finder = CommandFinder(self.engine, container.id, container.image, prefix)
             self.command = finder.find(self.config.kernel)
             return self.command
 

@@ -10,6 +10,7 @@ from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir, jupyter_run
 
 from nbhull.runtime.engine import default_home
 from nbhull.runtime.errors import InvalidInput
+from nbhull.runtime.launcher.client import runtime_folder
 from nbhull.runtime.model import Mount
 
 SYSTEM_FOLDERS = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr")
@@ -76,6 +77,7 @@ def why_withheld(real: str) -> str:
 def private_folders() -> Iterable[str]:
     """Folders of this user in which tokens, keys and control sockets lie."""
     folders = [str(default_home()), jupyter_runtime_dir(), jupyter_config_dir(), jupyter_data_dir()]
+    folders.append(runtime_folder())
     folders += [
         os.path.expanduser(f"~/{name}") for name in (".ssh", ".gnupg", ".config", ".aws", ".kube", ".docker")
     ]
