@@ -63,55 +63,85 @@ BWRAP = (
 )
 
 
-def runc_config(bundle: Path, rootfs: Path) -> dict[str, Any]:
+SYSTEM = ("bin", "etc", "lib", "lib64", "sbin", "usr")
+"""what of the machine's root is needed to run its programs"""
+
+
+@contextlib.contextmanager
+def machine_root() -> Iterator[tuple[Path, list[Path]]]:
+    """A folder to be the root of runc's and podman's containers, and the folders to bind onto it.
+
+    Root binds the machine's root there. Nobody else can, so they get the same system folder by folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-root-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        if os.getuid() == 0:
+            subprocess.run(["mount", "--bind", "/", folder], check=True)
+            try:
+                yield folder, []
+            finally:
+                subprocess.run(["umount", folder], check=True)
+            return
+        binds = []
+        for path in (Path("/") / name for name in SYSTEM):
+            if path.is_symlink():
+                (folder / path.name).symlink_to(path.readlink())
+            elif path.is_dir():
+                (folder / path.name).mkdir()
+                binds.append(path)
+        for name in ("dev", "proc", "sys"):
+            (folder / name).mkdir()
+        yield folder, binds
+
+
+def runc_config(bundle: Path, rootfs: Path, binds: Sequence[Path]) -> dict[str, Any]:
     """runc's own example, with the namespaces that nbhull uses, this root, and no terminal."""
     rootless = ["--rootless"] if os.getuid() else []
     subprocess.run(["runc", "spec", *rootless], cwd=bundle, check=True)
     config: dict[str, Any] = json.loads((bundle / "config.json").read_text())
     config["process"].update(terminal=False, args=[TRUE], cwd="/")
     config["root"] = {"path": str(rootfs), "readonly": True}
+    # Without a network namespace of one's own there is no new sysfs, so the machine's is bound.
+    config["mounts"] = [
+        mount for mount in config["mounts"] if not mount["destination"].startswith("/sys")
+    ] + [
+        {"destination": str(path), "type": "none", "source": str(path), "options": ["rbind", "nosuid", "ro"]}
+        for path in (Path("/sys"), *binds)
+    ]
     kinds = ("pid", "ipc", "uts", "mount", "cgroup", "user")
     config["linux"]["namespaces"] = [{"type": kind} for kind in kinds]
-    if not os.getuid():
+    if os.getuid() == 0:
         whole = [{"containerID": 0, "hostID": 0, "size": 1 << 16}]
         config["linux"].update(uidMappings=whole, gidMappings=whole)
     return config
 
 
-@contextlib.contextmanager
-def bound_root() -> Iterator[Path]:
-    """A folder that is this machine's root again, as runc and podman want it; needs root."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-root-"))
-    folder.chmod(0o755)
-    subprocess.run(["mount", "--bind", "/", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-        folder.rmdir()
+def podman(rootfs: Path, binds: Sequence[Path]) -> list[str | Path]:
+    """podman's command line; its own limits may be higher than what a machine lets it set."""
+    return [
+        "podman", "--log-level", "error", "--runtime", "runc", "--cgroup-manager", "cgroupfs",
+        "run", "--rm", "--network", "host", "--read-only", "--read-only-tmpfs=false",
+        "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
+        *(f"--volume={path}:{path}:ro" for path in binds), "--rootfs", rootfs, TRUE,
+    ]
 
 
 @contextlib.contextmanager
 def peers() -> Iterator[dict[str, Measurement]]:
     """What else runs one command in one new container here; each may turn out not to work."""
-    with contextlib.ExitStack() as stack:
-        root = stack.enter_context(bound_root()) if os.getuid() == 0 else Path("/")
-        bundle = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-bundle-")))
+    with machine_root() as (root, binds), tempfile.TemporaryDirectory(prefix="bench-bundle-") as name:
+        bundle = Path(name)
         bundle.chmod(0o755)
         found: dict[str, Measurement] = {}
         if shutil.which("runc"):
-            config = runc_config(bundle, root)
-            (bundle / "config.json").write_text(json.dumps(config))
-            state = bundle / "state"
-            run = ["run", "--bundle", bundle, f"bench-{os.getpid()}"]
-            found["runc"] = command(["runc", "--root", state, *run])
+            (bundle / "config.json").write_text(json.dumps(runc_config(bundle, root, binds)))
+            run: list[str | Path] = ["run", "--bundle", bundle, f"bench-{os.getpid()}"]
+            found["runc"] = command(["runc", "--root", bundle / "state", *run])
         if shutil.which("bwrap"):
             found["bwrap"] = command(BWRAP)
         if shutil.which("podman"):
-            found["podman"] = command([
-                "podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs",
-                "run", "--rm", "--network", "host", "--read-only", "--rootfs", root, TRUE,
-            ])
+            found["podman"] = command(podman(root, binds))
         yield found
 
 
