@@ -118,29 +118,41 @@ class Group(NamedTuple):
         return True
 
 
-def create(hierarchies: Hierarchies, name: str, memory: int | None, cpus: float | None, pids: int | None) -> Group:
-    """Make a container's groups with its limits (bytes, cores, processes).
+NOWHERE = Hierarchies(0, {}, "")
 
-    Raises HostUnable for a limit that cannot be enforced here; nothing is left behind then."""
+
+def require(hierarchies: Hierarchies, memory: int | None, cpus: float | None, pids: int | None) -> None:
+    """Raise HostUnable for a limit (bytes, cores, processes) that cannot be enforced here."""
     for controller, limit, what in (("memory", memory, "memory"), ("cpu", cpus, "cpus"), ("pids", pids, "pids")):
         if limit is not None and controller not in hierarchies.folders:
             raise HostUnable(
                 f"the {what} limit cannot be enforced: {hierarchies.reason}",
                 "run `nbhull doctor` for what mends it, or leave the limit out",
             )
+
+
+def create(hierarchies: Hierarchies, name: str) -> Group:
+    """Make the groups of one container; nothing is left behind by a failure (HostUnable)."""
     group = Group(hierarchies.version, {c: f"{folder}/nbhull-{name}" for c, folder in hierarchies.folders.items()})
     try:
         for folder in group.folders():
             os.mkdir(folder)
-        for file, text in settings(group.version, memory, cpus, pids):
-            path = f"{group.paths[file.partition('.')[0]]}/{file}"
-            if file in SWAP_FILES and not os.path.exists(path):
-                continue  # a kernel without swap accounting, or without swap
-            write_file(path, text)
     except OSError as error:
         group.remove()
-        raise HostUnable(f"cgroup {error.filename}: {error.strerror}", "run `nbhull doctor`") from error
+        raise HostUnable(f"cannot make the cgroup {error.filename}: {error.strerror}", "run `nbhull doctor`") from error
     return group
+
+
+def configure(group: Group, memory: int | None, cpus: float | None, pids: int | None) -> None:
+    """Set a container's limits, which `require` has found to be possible."""
+    for file, text in settings(group.version, memory, cpus, pids):
+        path = f"{group.paths[file.partition('.')[0]]}/{file}"
+        if file in SWAP_FILES and not os.path.exists(path):
+            continue  # a kernel without swap accounting, or without swap
+        try:
+            write_file(path, text)
+        except OSError as error:
+            raise HostUnable(f"the limit {text} cannot be written to {path}: {error.strerror}", "choose another limit") from error
 
 
 def settings(version: int, memory: int | None, cpus: float | None, pids: int | None) -> list[tuple[str, str]]:

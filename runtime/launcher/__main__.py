@@ -17,7 +17,7 @@ def main(folder: str, store: str) -> None:
     os.dup2(null, 0)
     os.close(null)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the server's terminal is the server's
-    Launcher(server, folder, store).run()
+    Launcher(server, folder, store, keep_spare=True).run()
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import select
 import shutil
 import signal
 import socket
 import struct
+import sys
 from typing import Any, NoReturn
 
 from nbhull.runtime import cgroups, usermap
@@ -24,6 +26,8 @@ from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
 
+IDLE = 100
+"""milliseconds without a request after which a spare init is prepared"""
 LOCK, SOCKET, STAGE, GROUPS = "lock", "launcher.sock", "stage", "cgroups"
 """files of a launcher's folder: held locked while it lives; where other processes of the user ask
 it; where the holder mounts; the cgroup folders it made, for who cleans up after a killed one"""
@@ -32,8 +36,12 @@ it; where the holder mounts; the cgroup folders it made, for who cleans up after
 class Launcher:
     """One launcher with its holder."""
 
-    def __init__(self, server: socket.socket, folder: str, store: str) -> None:
-        """`server`: the socket of who started it; `folder`: its own, existing; `store`: the store's."""
+    def __init__(self, server: socket.socket, folder: str, store: str, *, keep_spare: bool) -> None:
+        """`server`: the socket of who started it; `folder`: its own, existing; `store`: the store's.
+        `keep_spare`: prepare for the next container when idle, as a launcher that serves for long should."""
+        self.keep_spare = keep_spare
+        self.spare: cgroups.Group | None = None
+        """the groups of the holder's spare init"""
         self.server = server
         self.folder = folder
         self.store = store
@@ -65,6 +73,8 @@ class Launcher:
             wire.send_failure(self.server, error)
         except OSError as error:
             wire.send_failure(self.server, SyscallFailed("the launcher's start", error.errno or 0, str(error.filename or "")))
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
         finally:
             self.clean_up()
             os._exit(status)
@@ -81,14 +91,14 @@ class Launcher:
         self.holder, theirs = wire.pair()
         pid = os.fork()
         if pid == 0:
-            become_holder(theirs, f"{self.folder}/{STAGE}", self.map.width, self.store)
+            become_holder(theirs, f"{self.folder}/{STAGE}", self.map, self.store)
         theirs.close()
         self.holder_pid = pid
         wire.receive_answer(self.holder)
         usermap.write(self.map, pid)
         self.userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         descriptors = [self.own(self.store)] if self.can_idmap() else []
-        wire.send_request(self.holder, {"setgroups": self.map.strategy != "single"}, descriptors)
+        wire.send_request(self.holder, {"op": "enter"}, descriptors)
         for fd in descriptors:
             os.close(fd)
         wire.receive_answer(self.holder)
@@ -124,7 +134,10 @@ class Launcher:
 
     def step(self) -> bool:
         """Wait for one event and handle it; False when the server or the holder has gone."""
-        for fd, _ in self.poll.poll():
+        events = self.poll.poll(IDLE if self.keep_spare and self.spare is None else None)
+        if not events:
+            self.prepare()
+        for fd, _ in events:
             if fd == self.server.fileno():
                 if not self.receive(self.server):
                     return False
@@ -177,30 +190,60 @@ class Launcher:
         """Let the holder, or the container's init, answer."""
         wire.send_request(self.holder, request, descriptors)
 
+    def prepare(self) -> None:
+        """Have a spare init made, in cgroups of its own: entering them waits for the kernel's grace
+        periods, which the next container's start then need not."""
+        group = cgroups.create(self.hierarchies, secrets.token_hex(6))
+        self.note_groups(group)
+        descriptors = group.open_procs()
+        ours, theirs = wire.pair()
+        try:
+            wire.send_request(self.holder, {"op": "prepare"}, [theirs.fileno(), *descriptors])
+            theirs.close()
+            wire.receive_answer(ours)
+        except BaseException:
+            group.remove()
+            raise
+        finally:
+            ours.close()
+            for fd in descriptors:
+                os.close(fd)
+        self.spare = group
+
     def do_start(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Add what the holder cannot make itself, then hand on: cgroups, and folders idmapped for root."""
         name = request["container"]
-        group = cgroups.create(self.hierarchies, name, request["memory"], request["cpus"], request["pids"])
         extra: list[int] = []
+
+        def pass_on(fd: int) -> int:
+            """The index that a descriptor will have for the holder, which takes the first off."""
+            extra.append(fd)
+            return len(descriptors) + len(extra) - 2
+
+        limits = (request["memory"], request["cpus"], request["pids"])
+        cgroups.require(self.hierarchies, *limits)
+        group, self.spare = self.spare, None
+        request["spare"] = group is not None
+        if group is None:
+            limited = self.keep_spare or any(limit is not None for limit in limits)
+            group = cgroups.create(self.hierarchies if limited else cgroups.NOWHERE, secrets.token_hex(6))
+        self.groups[name] = group
         try:
-            self.note_groups(group)
+            cgroups.configure(group, *limits)
             os.makedirs(f"{self.folder}/{name}", 0o700, exist_ok=True)
             for entry in request["mounts"]:
                 source = entry.get("source")
                 if entry["owned"] and source is not None and self.can_idmap():
-                    path = source if source.startswith("/") else f"{self.store}/{source}"
-                    extra.append(self.own(path, recursive=entry.get("recursive", False)))
-                    entry["source"] = len(descriptors) - 1 + len(extra) - 1
+                    entry["source"] = pass_on(self.own(source, recursive=entry.get("recursive", False)))
             request["cgroups"] = []
-            for fd in group.open_procs():
-                extra.append(fd)
-                request["cgroups"].append(len(descriptors) - 1 + len(extra) - 1)
-            request["setgroups"] = self.map.strategy != "single"
-            self.groups[name] = group
+            if not request["spare"]:
+                self.note_groups(group)
+                request["cgroups"] = [pass_on(fd) for fd in group.open_procs()]
             wire.send_request(self.holder, request, [*descriptors, *extra])
         except BaseException:
+            if request["spare"]:
+                self.spare, self.groups[name] = group, cgroups.create(cgroups.NOWHERE, "")
             self.forget(name)
-            group.remove()
             raise
         finally:
             for fd in extra:
@@ -299,7 +342,7 @@ def sweep(folder: str) -> None:
     shutil.rmtree(folder)
 
 
-def become_holder(launcher: socket.socket, stage: str, width: int, store: str) -> NoReturn:
+def become_holder(launcher: socket.socket, stage: str, user_map: usermap.UserMap, store: str) -> NoReturn:
     """In the fork: enter a new user namespace and become its root."""
     try:
         linux.set_name("nbhull-holder")
@@ -318,20 +361,22 @@ def become_holder(launcher: socket.socket, stage: str, width: int, store: str) -
         received = wire.receive_request(launcher)
         if received is None:
             os._exit(1)
-        request, descriptors = received
+        _, descriptors = received
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        if request["setgroups"] and descriptors:
-            os.setgroups([])  # an ordinary user's groups still open the user's own files
+        if descriptors:
+            os.setgroups([])  # root's; an ordinary user's groups still open the user's own files
         # Changing ids made it undumpable, and then nobody may write the maps of its children.
         linux.prctl("PR_SET_DUMPABLE", linux.PR_SET_DUMPABLE, 1)
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        holder = Holder(launcher, Stage(folder, descriptors[0] if descriptors else store), width)
+        holder = Holder(launcher, Stage(folder, descriptors[0] if descriptors else store), user_map)
         wire.send_answer(launcher, "up")
         holder.run()
     except HullError as error:
         wire.send_failure(launcher, error)
     except OSError as error:
         wire.send_failure(launcher, SyscallFailed("the holder's start", error.errno or 0, str(error.filename or "")))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)

@@ -118,7 +118,7 @@ def fork_launcher(server: socket.socket, folder: str, home: str) -> int:
             null = os.open("/dev/null", os.O_RDWR)
             os.dup2(null, 0)
             os.dup2(null, 1)
-            broker.Launcher(server, folder, home).run()
+            broker.Launcher(server, folder, home, keep_spare=False).run()
         finally:
             os._exit(1)
     return pid

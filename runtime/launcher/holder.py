@@ -7,12 +7,14 @@ idmapped mounts) comes from the launcher, as descriptors.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import shutil
 import signal
 import socket
 import stat
+import sys
 from typing import Any, NoReturn
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
@@ -20,37 +22,56 @@ from nbhull.runtime.launcher import init, rootfs, wire
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
+from nbhull.runtime.usermap import Extent, UserMap
 
 NAMESPACES = (
     linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-    | linux.CLONE_NEWCGROUP
 )
+"""of every container; the cgroup namespace follows once its init is in its cgroup, the network's where it is private"""
 
 
 class Held:
-    """A running container: its init and its root."""
+    """A container's init, and once it runs, its root."""
 
-    def __init__(self, pid: int, channel: socket.socket, root: int) -> None:
+    def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid = pid
         self.channel = channel
-        self.root = root
         self.pidfd = os.pidfd_open(pid)
+        self.root = -1
+
+    def discard(self) -> None:
+        """End and reap it."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.release()
+
+    def release(self) -> None:
+        """Reap it, which has ended, and close what was its."""
+        os.waitpid(self.pid, 0)
+        self.channel.close()
+        for fd in (self.pidfd, self.root):
+            if fd >= 0:
+                os.close(fd)
 
 
 class Holder:
     """The loop of the holder process."""
 
-    def __init__(self, launcher: socket.socket, stage: Stage, width: int) -> None:
+    def __init__(self, launcher: socket.socket, stage: Stage, user_map: UserMap) -> None:
         self.launcher = launcher
         self.stage = stage
-        self.width = width
+        self.maps = {"uid_map": identity(user_map.uids), "gid_map": identity(user_map.gids)}
+        self.width = user_map.width
+        self.can_setgroups = user_map.strategy != "single"
         self.held: dict[str, Held] = {}
+        self.spare: Held | None = None
+        """an init in its namespaces and cgroups that waits for its container"""
         self.last_capability = linux.last_capability()
         self.poll = select.poll()
 
     def run(self) -> NoReturn:
         """Serve until the launcher goes away; the containers end with this process."""
         self.poll.register(self.launcher, select.POLLIN)
+        gc.freeze()  # so that a fork's collector does not copy all pages
         while True:
             for fd, _ in self.poll.poll():
                 if fd == self.launcher.fileno():
@@ -82,21 +103,38 @@ class Holder:
         except KeyError:
             raise NotFound(f"the container {request['container']} is not running", "start it first") from None
 
+    def do_prepare(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+        """Make a spare init; the descriptors are cgroup.procs files."""
+        self.spare = self.fork_init(descriptors)
+        wire.send_answer(channel, "prepared")
+
     def do_start(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
-        """Make a container's mounts and its init; `cgroups` of the descriptors are cgroup.procs files."""
+        """Make a container's mounts, and have an init build its root of them: the spare one, or a new
+        one, which enters the cgroups of the descriptors `cgroups`."""
         made: list[int] = []
+        if request["spare"]:
+            held, self.spare = self.spare, None
+        else:
+            held = self.fork_init([descriptors[index] for index in request["cgroups"]])
+        if held is None:
+            raise ProcessFailed("the container's prepared init has ended", "start the container again")
         try:
+            held.root = self.stage.overlay(request["root"], descriptors)
             mounts = []
-            root = self.stage.overlay(request["root"], descriptors)
-            made.append(root)
             for entry in request["mounts"]:
-                fd = self.stage.detached(entry, descriptors)
-                made.append(fd)
-                mounts.append({"at": entry["at"], "fd": len(made) - 1, "directory": is_folder(fd)})
-            plan = {"root": 0, "mounts": mounts, "network": request["network"], "width": self.width}
-            groups = [descriptors[index] for index in request["cgroups"]]
-            held = self.fork_init(plan, made, groups, request)
-            made.remove(root)
+                made.append(self.stage.detached(entry, descriptors))
+                mounts.append({"at": entry["at"], "fd": len(made), "directory": is_folder(made[-1])})
+            plan = {
+                "root": 0, "mounts": mounts, "network": request["network"], "width": self.width,
+                "hostname": request["hostname"],
+            }
+            wire.send_request(held.channel, plan, [held.root, *made])
+            wire.receive_answer(held.channel)
+        except BaseException as error:
+            held.discard()
+            if isinstance(error, LauncherLost):
+                raise ProcessFailed("the container's init ended while it was set up", "see the log of its launcher") from None
+            raise
         finally:
             for fd in made:
                 os.close(fd)
@@ -104,45 +142,30 @@ class Holder:
         self.poll.register(held.pidfd, select.POLLIN)
         wire.send_answer(channel, "running", pid=held.pid)
 
-    def fork_init(self, plan: dict[str, Any], mounts: list[int], groups: list[int], request: dict[str, Any]) -> Held:
-        """Fork the container's init into its namespaces and wait until it stands."""
+    def fork_init(self, groups: list[int]) -> Held:
+        """Fork a container's init into its namespaces, and give it its ids."""
         ours, theirs = wire.pair()
-        parent = os.fork()
-        if parent == 0:
+        pid = linux.clone(NAMESPACES)
+        if pid == 0:
             ours.close()
-            become_init(theirs, plan, mounts, groups, request, self.last_capability)
+            become_init(theirs, groups, self)
         theirs.close()
-        pid = 0
+        held = Held(pid, ours)
         try:
-            wire.receive_answer(ours)
-            for file in ("uid_map", "gid_map"):
-                linux.write_file(f"/proc/{parent}/{file}", f"0 0 {self.width}")
+            for file, text in self.maps.items():
+                linux.write_file(f"/proc/{pid}/{file}", text)
             wire.send_answer(ours, "mapped")
-            pid = int(wire.receive_answer(ours)[1]["pid"])
-            os.waitpid(parent, 0)
-            parent = 0
-            wire.send_answer(ours, "adopted")
-            wire.receive_answer(ours)
-            return Held(pid, ours, mounts[plan["root"]])
-        except BaseException as error:
-            ours.close()
-            for child in (parent, pid):
-                if child:
-                    os.kill(child, signal.SIGKILL)
-                    os.waitpid(child, 0)
-            if isinstance(error, LauncherLost):
-                raise ProcessFailed("the container's init ended while it was set up", "see the log of its launcher") from None
+        except BaseException:
+            held.discard()
             raise
+        return held
 
     def collect(self, pidfd: int) -> None:
         """A container's init has ended: forget it and tell the launcher."""
         name, held = next((n, h) for n, h in self.held.items() if h.pidfd == pidfd)
         self.poll.unregister(pidfd)
         del self.held[name]
-        os.waitpid(held.pid, 0)
-        held.channel.close()
-        os.close(held.root)
-        os.close(pidfd)
+        held.release()
         wire.send_answer(self.launcher, "ended", container=name)
 
     def do_spawn(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
@@ -203,6 +226,8 @@ def in_child(channel: socket.socket, work: Any) -> None:
                 wire.send_failure(channel, error)
             except OSError as error:
                 wire.send_failure(channel, SyscallFailed("copy or delete", error.errno or 0, str(error.filename)))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(0)
 
@@ -223,49 +248,54 @@ def make_searchable(path: str) -> None:
                 os.chmod(inner, 0o700)
 
 
+def identity(extents: list[Extent]) -> str:
+    """The map of a container's user namespace onto the holder's ids: each id on itself. An extent may
+    not span two of the parent's, so they are the same (user_namespaces(7))."""
+    return "\n".join(f"{inside} {inside} {count}" for inside, _, count in extents)
+
+
 def is_folder(fd: int) -> bool:
     """Whether a descriptor is a folder's."""
     return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
-def become_init(
-    holder: socket.socket, plan: dict[str, Any], mounts: list[int], groups: list[int], request: dict[str, Any], last: int
-) -> NoReturn:
-    """In the fork: enter the container's namespaces, fork its init, and end (the parent of a process
-    namespace is not in it)."""
+def become_init(holder: socket.socket, groups: list[int], maker: Holder) -> NoReturn:
+    """In the fork, which is process 1 of its namespace: wait for the container's plan, and become its init."""
     try:
+        gc.disable()
         linux.set_name("nbhull-init")
-        linux.close_all_but([0, 1, 2, holder.fileno(), *mounts, *groups])
+        linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        linux.close_all_but([0, 1, 2, holder.fileno(), *groups])
         for fd in groups:
             os.write(fd, b"0")
             os.close(fd)
-        private = linux.CLONE_NEWNET if request["network"] == "none" else 0
-        linux.unshare(NAMESPACES | private)
-        wire.send_answer(holder, "unshared")
+        linux.unshare(linux.CLONE_NEWCGROUP)
         wire.receive_answer(holder)
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        if request["setgroups"]:
+        if maker.can_setgroups:
             os.setgroups([])
-        child = os.fork()
-        if child:
-            wire.send_answer(holder, "forked", pid=child)
-            os._exit(0)
         linux.prctl("PR_SET_DUMPABLE", linux.PR_SET_DUMPABLE, 0)
-        if private:
+        received = wire.receive_request(holder)
+        if received is None:
+            os._exit(0)
+        plan, mounts = received
+        if plan["network"] == "none":
+            linux.unshare(linux.CLONE_NEWNET)
             linux.raise_loopback()
         rootfs.build(plan, mounts)
         for fd in mounts:
             os.close(fd)
-        linux.sethostname(request["hostname"])
-        init.confine(last)
-        wire.receive_answer(holder)
+        linux.sethostname(plan["hostname"])
+        init.confine(maker.last_capability)
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         wire.send_answer(holder, "ready")
-        init.serve(holder)
+        init.serve(holder, can_setgroups=maker.can_setgroups)
     except HullError as error:
         wire.send_failure(holder, error)
     except OSError as error:
         wire.send_failure(holder, SyscallFailed("set-up of the container", error.errno or 0, str(error.filename or "")))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import termios
 from typing import Any, NoReturn
 
@@ -36,8 +37,9 @@ def confine(last_capability: int) -> None:
 class Init:
     """The loop of PID 1."""
 
-    def __init__(self, holder: socket.socket) -> None:
+    def __init__(self, holder: socket.socket, *, can_setgroups: bool) -> None:
         self.holder = holder
+        self.can_setgroups = can_setgroups
         self.channels: dict[int, socket.socket] = {}
         """by process id: the channel of the client that started it"""
         self.poll = select.poll()
@@ -112,7 +114,7 @@ class Init:
         report, report_end = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            execute(request, stdio, report_end)
+            execute(request, stdio, report_end, can_setgroups=self.can_setgroups)
         os.close(report_end)
         failure = os.read(report, 4096).decode()
         os.close(report)
@@ -187,7 +189,7 @@ def send(pid: int, number: int) -> None:
         pass  # it ended meanwhile
 
 
-def execute(request: dict[str, Any], stdio: list[int], report: int) -> NoReturn:
+def execute(request: dict[str, Any], stdio: list[int], report: int, *, can_setgroups: bool) -> NoReturn:
     """In the new process: become what was asked for, or report why not and exit."""
     status, step = 126, "start"
     try:
@@ -198,7 +200,7 @@ def execute(request: dict[str, Any], stdio: list[int], report: int) -> NoReturn:
         report = connect_stdio(stdio, request["tty"], report)
         linux.set_capabilities(KEEP, KEEP)
         step = f"become user {request['uid']}:{request['gid']}"
-        if request["groups"] is not None:
+        if can_setgroups:
             os.setgroups(request["groups"])
         os.setresgid(request["gid"], request["gid"], request["gid"])
         os.setresuid(request["uid"], request["uid"], request["uid"])
@@ -215,6 +217,8 @@ def execute(request: dict[str, Any], stdio: list[int], report: int) -> NoReturn:
         os.write(report, f"{status} cannot {step}: {error.strerror}".encode())
     except HullError as error:
         os.write(report, f"{status} cannot {step}: {error.message}".encode())
+    except BaseException as error:
+        os.write(report, f"{status} cannot {step}: {error!r}".encode())
     finally:
         os._exit(status)
 
@@ -251,11 +255,13 @@ def connect_stdio(stdio: list[int], tty: bool, report: int) -> int:
     return 3
 
 
-def serve(holder: socket.socket) -> NoReturn:
+def serve(holder: socket.socket, *, can_setgroups: bool) -> NoReturn:
     """Run as PID 1 until the end; an error ends the container."""
     try:
-        Init(holder).run()
+        Init(holder, can_setgroups=can_setgroups).run()
     except LauncherLost:
         os._exit(0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)

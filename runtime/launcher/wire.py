@@ -61,9 +61,9 @@ def receive_request(channel: socket.socket) -> tuple[dict[str, Any], list[int]] 
     return request, descriptors
 
 
-def send_answer(channel: socket.socket, kind: str, descriptors: list[int] | None = None, **fields: object) -> None:
+def send_answer(channel: socket.socket, word: str, descriptors: list[int] | None = None, /, **fields: object) -> None:
     """Answer with a word and named values (as text). A client that has gone away is not waited for."""
-    words = [kind, *(f"{key}={value}" for key, value in fields.items())]
+    words = [word, *(f"{key}={value}" for key, value in fields.items())]
     try:
         send_packet(channel, "\0".join(words).encode(errors="surrogateescape"), descriptors or [])
     except LauncherLost:
@@ -82,13 +82,13 @@ def receive_answer(channel: socket.socket) -> tuple[str, dict[str, str], list[in
     if packet is None or not packet[0]:
         raise LauncherLost("the container's launcher or its init ended", "start the container again")
     data, descriptors = packet
-    kind, *words = data.decode(errors="surrogateescape").split("\0")
-    fields = dict(word.partition("=")[::2] for word in words)
-    if kind == "failed":
+    word, *words = data.decode(errors="surrogateescape").split("\0")
+    fields = dict(field.partition("=")[::2] for field in words)
+    if word == "failed":
         for fd in descriptors:
             os.close(fd)
         raise HullError.from_dict(fields)
-    return kind, fields, descriptors
+    return word, fields, descriptors
 
 
 def send_packet(channel: socket.socket, data: bytes, descriptors: list[int]) -> None:

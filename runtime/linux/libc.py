@@ -11,6 +11,7 @@ from nbhull.runtime.errors import HostUnable, SyscallFailed
 libc = ctypes.PyDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 
+CLONE = {"x86_64": 56, "aarch64": 220}
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT = 428, 429, 430, 431, 432
 CLOSE_RANGE, OPENAT2, MOUNT_SETATTR = 436, 437, 442
