@@ -44,7 +44,7 @@ def probe() -> Hierarchies:
 
 
 def read_mounts() -> dict[str, str]:
-    """Mount points by v1 controller, and `unified` for v2; v2 counts only where it is the only one or has controllers."""
+    """Mount points by v1 controller, and `unified` for v2."""
     mounts: dict[str, str] = {}
     with open("/proc/self/mountinfo") as file:
         for line in file:
@@ -75,7 +75,9 @@ def probe_unified(mount: str) -> Hierarchies:
                     break  # EBUSY: it holds processes itself; its parent may do
             else:
                 enabled = read(f"{folder}/cgroup.subtree_control").split()
-                return Hierarchies(2, {c: folder for c in (*enabled, "freezer", "cpuacct")}, "the controller is not delegated")
+                return Hierarchies(
+                    2, dict.fromkeys((*enabled, "freezer", "cpuacct"), folder), "the controller is not delegated"
+                )
         if folder == mount:
             break
         folder = folder.rpartition("/")[0]
@@ -152,7 +154,9 @@ def configure(group: Group, memory: int | None, cpus: float | None, pids: int | 
         try:
             write_file(path, text)
         except OSError as error:
-            raise HostUnable(f"the limit {text} cannot be written to {path}: {error.strerror}", "choose another limit") from error
+            raise HostUnable(
+                f"the limit {text} cannot be written to {path}: {error.strerror}", "choose another limit"
+            ) from error
 
 
 def settings(version: int, memory: int | None, cpus: float | None, pids: int | None) -> list[tuple[str, str]]:
@@ -164,9 +168,11 @@ def settings(version: int, memory: int | None, cpus: float | None, pids: int | N
         files.append((swap, str(memory if version == 1 else 0)))
     if cpus is not None:
         quota = max(1000, int(cpus * PERIOD))
-        files += [("cpu.cfs_period_us", str(PERIOD)), ("cpu.cfs_quota_us", str(quota))] if version == 1 else [
-            ("cpu.max", f"{quota} {PERIOD}")
-        ]
+        files += (
+            [("cpu.cfs_period_us", str(PERIOD)), ("cpu.cfs_quota_us", str(quota))]
+            if version == 1
+            else [("cpu.max", f"{quota} {PERIOD}")]
+        )
     if pids is not None:
         files.append(("pids.max", str(pids)))
     return files
@@ -191,12 +197,16 @@ def usage(group: Group) -> dict[str, float]:
     """What the container uses now, by the field names of `model.Usage`; unknown ones are left out."""
     files = {
         1: {
-            "memory": ("memory", "memory.usage_in_bytes"), "memory_limit": ("memory", "memory.limit_in_bytes"),
-            "pids": ("pids", "pids.current"), "pids_limit": ("pids", "pids.max"),
+            "memory": ("memory", "memory.usage_in_bytes"),
+            "memory_limit": ("memory", "memory.limit_in_bytes"),
+            "pids": ("pids", "pids.current"),
+            "pids_limit": ("pids", "pids.max"),
         },
         2: {
-            "memory": ("memory", "memory.current"), "memory_limit": ("memory", "memory.max"),
-            "pids": ("pids", "pids.current"), "pids_limit": ("pids", "pids.max"),
+            "memory": ("memory", "memory.current"),
+            "memory_limit": ("memory", "memory.max"),
+            "pids": ("pids", "pids.current"),
+            "pids_limit": ("pids", "pids.max"),
         },
     }[group.version]
     found: dict[str, float] = {}

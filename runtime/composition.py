@@ -72,7 +72,10 @@ def make_etc(folder: str, spec: ContainerSpec, hostname: str, identity: str) -> 
         hosts = f"127.0.1.1\t{hostname}\n{read_text('/etc/hosts')}"
         resolver = read_text("/etc/resolv.conf")
     for name, text in (
-        ("hosts", hosts), ("resolv.conf", resolver), ("hostname", f"{hostname}\n"), ("machine-id", f"{identity:0<32}\n"),
+        ("hosts", hosts),
+        ("resolv.conf", resolver),
+        ("hostname", f"{hostname}\n"),
+        ("machine-id", f"{identity:0<32}\n"),
     ):
         with open(f"{folder}/{name}", "x") as file:
             file.write(text)
@@ -95,24 +98,45 @@ def check_mounts(spec: ContainerSpec, record: Record) -> list[tuple[str, bool]]:
     for mount in spec.mounts:
         for path in (mount.source, mount.target):
             if not os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path.rstrip("/"):
-                raise InvalidInput(f"the mount's path {path!r} is not a plain absolute path", "write it from / on, without `..`")
+                raise InvalidInput(
+                    f"the mount's path {path!r} is not a plain absolute path", "write it from / on, without `..`"
+                )
         if not os.path.exists(mount.source):
             raise NotFound(f"the folder {mount.source!r} to mount does not exist", "make it, or correct the mount")
         if not os.access(mount.source, os.R_OK):
-            raise InvalidInput(f"the folder {mount.source!r} to mount cannot be read by this user", "change its mode, or correct the mount")
-        if mount.target.split("/")[1] in ("proc", "sys", "dev") or mount.target in ("/", "/etc", "/run", *(f"/{n}" for n in hostimage.SYSTEM)):
+            raise InvalidInput(
+                f"the folder {mount.source!r} to mount cannot be read by this user",
+                "change its mode, or correct the mount",
+            )
+        if mount.target.split("/")[1] in ("proc", "sys", "dev") or mount.target in (
+            "/",
+            "/etc",
+            "/run",
+            *(f"/{n}" for n in hostimage.SYSTEM),
+        ):
             raise InvalidInput(f"nothing can be mounted on {mount.target!r}", "choose another target")
         targets.append((mount.target, os.path.isdir(mount.source)))
-    return [(path, is_folder) for path, is_folder in targets if not hostimage.is_system(path) and not hostimage.within(path, "/etc")]
+    return [
+        (path, is_folder)
+        for path, is_folder in targets
+        if not hostimage.is_system(path) and not hostimage.within(path, "/etc")
+    ]
 
 
-def compose(store: Store, identity: str, spec: ContainerSpec, record: Record, layers: list[str], socket_folder: str) -> dict[str, Any]:
+def compose(
+    store: Store, identity: str, spec: ContainerSpec, record: Record, layers: list[str], socket_folder: str
+) -> dict[str, Any]:
     """The `root` and `mounts` of a start request; `layers`: ids of the snapshots' layers, newest first."""
     here = f"containers/{identity}"
 
     def writable(key: str, lowers: list[str], source: str | None = None) -> dict[str, Any]:
         own = [f"layers/{layer}/{key}" for layer in layers if os.path.isdir(store.path("layers", layer, key))]
-        part = {"kind": "overlay", "lowers": [*own, *lowers], "upper": f"{here}/{key}/upper", "work": f"{here}/{key}/work"}
+        part = {
+            "kind": "overlay",
+            "lowers": [*own, *lowers],
+            "upper": f"{here}/{key}/upper",
+            "work": f"{here}/{key}/work",
+        }
         return part if source is None else {**part, "source": source}
 
     mounts = [*hostimage.system_mounts(), {**writable(ETC, [f"{here}/files"], "/etc"), "at": "/etc", "owned": False}]
@@ -124,7 +148,14 @@ def compose(store: Store, identity: str, spec: ContainerSpec, record: Record, la
     handed_in = [(m.source, m.target, m.read_only) for m in spec.mounts] + [(socket_folder, socket_folder, False)]
     for source, target, read_only in handed_in:
         mounts.append(
-            {"kind": "bind", "at": target.rstrip("/"), "source": source, "owned": True, "read_only": read_only, "recursive": False}
+            {
+                "kind": "bind",
+                "at": target.rstrip("/"),
+                "source": source,
+                "owned": True,
+                "read_only": read_only,
+                "recursive": False,
+            }
         )
     mounts += library_mounts()
     mounts.sort(key=lambda mount: mount["at"].count("/"))
@@ -143,8 +174,12 @@ def library_mounts() -> list[dict[str, Any]]:
     package = os.path.dirname(os.path.abspath(nbhull.__file__))
     return [
         {
-            "kind": "bind", "at": f"{LIBRARY}/nbhull/{name}", "source": os.path.realpath(f"{package}/{name}"), "owned": True,
-            "read_only": True, "recursive": False,
+            "kind": "bind",
+            "at": f"{LIBRARY}/nbhull/{name}",
+            "source": os.path.realpath(f"{package}/{name}"),
+            "owned": True,
+            "read_only": True,
+            "recursive": False,
         }
         for name in ("__init__.py", "kernel", "magics", "runtime")
     ]

@@ -62,7 +62,9 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -93,7 +95,9 @@ class Engine:
         """The launcher that holds a container. Raises Conflict if it is not running."""
         folder = row["launcher"]
         if not holds(folder, row["id"]):
-            raise Conflict(f"the container {row['name']} is not running", f"start it, or see `nbhull ps -a`: {row['id']}")
+            raise Conflict(
+                f"the container {row['name']} is not running", f"start it, or see `nbhull ps -a`: {row['id']}"
+            )
         with self.lock:
             if self.own is not None and self.own.folder == folder:
                 return self.own
@@ -142,8 +146,13 @@ class Engine:
             composition.make_etc(f"{folder}/files", spec, hostname, identity)
             self.store.add_container(
                 {
-                    "id": identity, "name": name, "image": spec.image, "launcher": "", "snapshot": snapshot,
-                    "spec": asdict(spec), "record": record,
+                    "id": identity,
+                    "name": name,
+                    "image": spec.image,
+                    "launcher": "",
+                    "snapshot": snapshot,
+                    "spec": asdict(spec),
+                    "record": record,
                 }
             )
         except BaseException:
@@ -175,8 +184,14 @@ class Engine:
         )
         try:
             launcher.request(
-                "start", container=row["id"], hostname=record["hostname"], network=spec.network, memory=spec.limits.memory,
-                cpus=spec.limits.cpus, pids=spec.limits.pids, **plan,
+                "start",
+                container=row["id"],
+                hostname=record["hostname"],
+                network=spec.network,
+                memory=spec.limits.memory,
+                cpus=spec.limits.cpus,
+                pids=spec.limits.pids,
+                **plan,
             )
         except HullError as error:
             if not isinstance(error, LauncherLost):
@@ -198,8 +213,16 @@ class Engine:
         record = json.loads(row["record"])
         env = {**process_environment(record["environment"]), **json.loads(row["spec"])["env"], **spec.env}
         return client.spawn(
-            launcher, list(stdio), container=row["id"], argv=list(spec.argv), env=env, cwd=spec.cwd or env.get("HOME", "/"),
-            uid=uid, gid=gid, groups=[], tty=spec.tty,
+            launcher,
+            list(stdio),
+            container=row["id"],
+            argv=list(spec.argv),
+            env=env,
+            cwd=spec.cwd or env.get("HOME", "/"),
+            uid=uid,
+            gid=gid,
+            groups=[],
+            tty=spec.tty,
         )
 
     def resolve_user(self, identity: str, user: str) -> tuple[int, int]:
@@ -223,7 +246,9 @@ class Engine:
                 return int(fields[2]), int(fields[3]) if fields[3].isdigit() else 0
         if name.isdigit() and int(name) < 65536:
             return int(name), 0
-        raise NotFound(f"there is no {what} {name!r} in the container", f"give a number from 0 to 65535, or a {what} of the image")
+        raise NotFound(
+            f"there is no {what} {name!r} in the container", f"give a number from 0 to 65535, or a {what} of the image"
+        )
 
     def is_file(self, identity: str, path: str) -> bool:
         """Whether a container has a file or folder there."""
@@ -289,7 +314,9 @@ class Engine:
         row = self.row(ref)
         if holds(row["launcher"], row["id"]):
             if not force:
-                raise Conflict(f"the container {row['name']} is running", f"stop it first, or: nbhull rm -f {row['name']}")
+                raise Conflict(
+                    f"the container {row['name']} is running", f"stop it first, or: nbhull rm -f {row['name']}"
+                )
             self.stop(row["id"], 0)
         self.store.query("delete from containers where id = ?", row["id"])
         self.launcher().request("delete", path=f"containers/{row['id']}")
@@ -318,8 +345,13 @@ class Engine:
             os.rename(f"{layer}.part", layer)
             layers = [identity, *record["layers"]]
             image = {
-                "id": identity, "name": name, "parent": row["snapshot"], "base": record["base"], "size": size,
-                "layers": layers, "record": {key: record[key] for key in ("base", "environment", "parts")},
+                "id": identity,
+                "name": name,
+                "parent": row["snapshot"],
+                "base": record["base"],
+                "size": size,
+                "layers": layers,
+                "record": {key: record[key] for key in ("base", "environment", "parts")},
             }
             self.store.add_image(image)
         except BaseException:
@@ -473,18 +505,20 @@ def container_of(row: Row) -> Container:
     """A container from its row, with its state as it is now."""
     running = holds(row["launcher"], row["id"])
     return Container(
-        id=row["id"], name=row["name"], image=row["image"],
-        state="running" if running else "stopped" if row["launcher"] else "created", created=row["created"],
-        socket_folder=socket_folder(row["launcher"], row["id"]) if running else "", spec=spec_of(row),
+        id=row["id"],
+        name=row["name"],
+        image=row["image"],
+        state="running" if running else "stopped" if row["launcher"] else "created",
+        created=row["created"],
+        socket_folder=socket_folder(row["launcher"], row["id"]) if running else "",
+        spec=spec_of(row),
         snapshot=row["snapshot"],
     )
 
 
 def folder_size(path: str) -> int:
     """Bytes of all regular files below a folder; what this user may not look into is not counted."""
-    return sum(
-        os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
-    )
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
 
 
 def remove_plain(folder: str) -> None:

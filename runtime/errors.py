@@ -85,7 +85,16 @@ class SyscallFailed(HullError):
 KINDS: dict[str, type[HullError]] = {
     cls.__name__: cls
     for cls in (
-        HullError, InvalidInput, NotFound, Conflict, Denied, HostUnable, ProcessFailed,
-        CommandNotFound, CommandNotExecutable, LauncherLost, SyscallFailed,
+        HullError,
+        InvalidInput,
+        NotFound,
+        Conflict,
+        Denied,
+        HostUnable,
+        ProcessFailed,
+        CommandNotFound,
+        CommandNotExecutable,
+        LauncherLost,
+        SyscallFailed,
     )
 }

@@ -18,9 +18,23 @@ from nbhull.runtime.errors import InvalidInput, NotFound
 SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """top-level names that show through: folders as read-only binds, links as links"""
 FOLDERS = {
-    "dev": 0o755, "etc": 0o755, "home": 0o755, "media": 0o755, "mnt": 0o755, "opt": 0o755, "proc": 0o555, "root": 0o700,
-    "run": 0o755, "srv": 0o755, "sys": 0o555, "tmp": 0o1777, "var": 0o755, "var/cache": 0o755, "var/lib": 0o755,
-    "var/log": 0o755, "var/tmp": 0o1777,
+    "dev": 0o755,
+    "etc": 0o755,
+    "home": 0o755,
+    "media": 0o755,
+    "mnt": 0o755,
+    "opt": 0o755,
+    "proc": 0o555,
+    "root": 0o700,
+    "run": 0o755,
+    "srv": 0o755,
+    "sys": 0o555,
+    "tmp": 0o1777,
+    "var": 0o755,
+    "var/cache": 0o755,
+    "var/lib": 0o755,
+    "var/log": 0o755,
+    "var/tmp": 0o1777,
 }
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -71,7 +85,10 @@ def environment_parts(prefix: str) -> list[dict[str, Any]]:
     home folder or the whole system."""
     prefix = os.path.normpath(prefix)
     if not os.path.isabs(prefix) or not os.path.isdir(prefix):
-        raise NotFound(f"there is no Python environment at {prefix!r}", "give the prefix of an existing one, as sys.prefix tells it")
+        raise NotFound(
+            f"there is no Python environment at {prefix!r}",
+            "give the prefix of an existing one, as sys.prefix tells it",
+        )
     refuse_too_much(prefix)
     parts: list[dict[str, Any]] = []
     if not is_system(prefix) or prefix.startswith("/usr/local"):
@@ -80,7 +97,9 @@ def environment_parts(prefix: str) -> list[dict[str, Any]]:
     for base in base_folders(prefix) if virtual else []:
         if not is_system(base) and not within(base, prefix):
             refuse_too_much(base)
-            parts.append({"kind": "bind", "at": base, "source": base, "owned": True, "read_only": True, "recursive": False})
+            parts.append(
+                {"kind": "bind", "at": base, "source": base, "owned": True, "read_only": True, "recursive": False}
+            )
     if not virtual:
         version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
         user_library = os.path.expanduser(f"~/.local/lib/{version}")

@@ -54,7 +54,8 @@ class Store:
             ) from error
         except sqlite3.Error as error:
             raise HostUnable(
-                f"cannot use the index of the store {self.home!r}: {error}", "set NBHULL_HOME to a folder on a local disk"
+                f"cannot use the index of the store {self.home!r}: {error}",
+                "set NBHULL_HOME to a folder on a local disk",
             ) from error
 
     def prepare(self) -> None:
@@ -67,7 +68,9 @@ class Store:
                         self.database.execute(statement)
                     self.database.execute(f"pragma user_version = {VERSION}")
         if (found := self.user_version()) != VERSION:
-            raise HullError(f"the store {self.home!r} has format {found}, this nbhull knows {VERSION}", "upgrade nbhull")
+            raise HullError(
+                f"the store {self.home!r} has format {found}, this nbhull knows {VERSION}", "upgrade nbhull"
+            )
 
     def user_version(self) -> int:
         """The index's format."""
@@ -114,7 +117,9 @@ class Store:
         try:
             self.query(f"insert into {table} ({columns}) values ({marks})", *values.values())
         except sqlite3.IntegrityError as error:
-            raise Conflict(f"the {what} name {row['name']!r} is in use", f"choose another name, or remove that {what}") from error
+            raise Conflict(
+                f"the {what} name {row['name']!r} is in use", f"choose another name, or remove that {what}"
+            ) from error
 
     def update_container(self, identity: str, **values: Any) -> None:
         """Change columns of a container's row."""

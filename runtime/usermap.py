@@ -97,7 +97,12 @@ def write(user_map: UserMap, pid: int) -> None:
     Raises HostUnable when newuidmap(1) refuses, or when the kernel does."""
     if user_map.strategy == "newuidmap":
         children = [
-            (tool, os.posix_spawn(which(tool), [tool, str(pid), *(str(n) for extent in extents for n in extent)], os.environ))
+            (
+                tool,
+                os.posix_spawn(
+                    which(tool), [tool, str(pid), *(str(n) for extent in extents for n in extent)], os.environ
+                ),
+            )
             for tool, extents in (("newuidmap", user_map.uids), ("newgidmap", user_map.gids))
         ]
         for tool, child in children:

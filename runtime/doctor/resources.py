@@ -26,8 +26,11 @@ def probe_cgroups() -> Finding:
     cpus = None if "cpu" in missing else 1.0
     pids = None if "pids" in missing else 10
     try:
-        group = cgroups.create(hierarchies, f"doctor-{os.getpid()}", memory, cpus, pids)
-        group.remove()
+        group = cgroups.create(hierarchies, f"doctor-{os.getpid()}")
+        try:
+            cgroups.configure(group, memory, cpus, pids)
+        finally:
+            group.remove()
     except HostUnable as error:
         return Finding("cgroups", "no", error.message, mend_cgroups(hierarchies))
     have = ", ".join(LIMITS[controller] for controller in LIMITS if controller not in missing)

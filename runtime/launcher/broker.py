@@ -15,12 +15,12 @@ import shutil
 import signal
 import socket
 import struct
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from nbhull.runtime import cgroups, usermap
 from nbhull.runtime.errors import HostUnable, HullError, LauncherLost, NotFound, SyscallFailed
 from nbhull.runtime.launcher import wire
+from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.holder import Holder
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.linux import mount as linux_mount
@@ -58,26 +58,18 @@ class Launcher:
         self.userns = -1
         self.holder_pid = 0
 
-    def run(self) -> NoReturn:
+    def run(self) -> None:
         """Serve until the server goes away."""
-        status = 1
-        try:
-            self.lock()
-            self.start_holder()
-            self.listen()
-            wire.send_answer(self.server, "up", holder=self.holder_pid)
-            while self.step():
-                pass
-            status = 0
-        except HullError as error:
-            wire.send_failure(self.server, error)
-        except OSError as error:
-            wire.send_failure(self.server, SyscallFailed("the launcher's start", error.errno or 0, str(error.filename or "")))
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            self.clean_up()
-            os._exit(status)
+        with last_act(self.server, "the launcher's start"):
+            try:
+                self.lock()
+                self.start_holder()
+                self.listen()
+                wire.send_answer(self.server, "up", holder=self.holder_pid)
+                while self.step():
+                    pass
+            finally:
+                self.clean_up()
 
     def lock(self) -> None:
         """Hold the folder's lock for as long as this process lives."""
@@ -113,14 +105,17 @@ class Launcher:
         try:
             fd = linux_mount.open_tree(path, recursive=recursive)
         except SyscallFailed as error:
-            raise NotFound(f"cannot hand in {path!r}: {os.strerror(error.errno)}", "give an existing folder or file") from error
+            raise NotFound(
+                f"cannot hand in {path!r}: {os.strerror(error.errno)}", "give an existing folder or file"
+            ) from error
         try:
             linux_mount.mount_setattr(fd, 0, userns_fd=self.userns, recursive=recursive, subject=path)
         except SyscallFailed as error:
             os.close(fd)
             raise HostUnable(
                 f"{path!r} cannot be handed in to a container of root's: {os.strerror(error.errno)}",
-                "its file system must allow idmapped mounts (ext4, xfs, btrfs, tmpfs from Linux 6.3): move it, or start as an ordinary user",
+                "its file system must allow idmapped mounts (ext4, xfs, btrfs, tmpfs from Linux 6.3); "
+                "move it, or start as an ordinary user",
             ) from error
         return fd
 
@@ -342,9 +337,9 @@ def sweep(folder: str) -> None:
     shutil.rmtree(folder)
 
 
-def become_holder(launcher: socket.socket, stage: str, user_map: usermap.UserMap, store: str) -> NoReturn:
+def become_holder(launcher: socket.socket, stage: str, user_map: usermap.UserMap, store: str) -> None:
     """In the fork: enter a new user namespace and become its root."""
-    try:
+    with last_act(launcher, "the holder's start"):
         linux.set_name("nbhull-holder")
         linux.close_all_but([0, 1, 2, launcher.fileno()])
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -353,7 +348,8 @@ def become_holder(launcher: socket.socket, stage: str, user_map: usermap.UserMap
             linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
         except SyscallFailed as error:
             raise HostUnable(
-                f"this machine does not allow user namespaces: {os.strerror(error.errno)}", "run `nbhull doctor` for what mends it"
+                f"this machine does not allow user namespaces: {os.strerror(error.errno)}",
+                "run `nbhull doctor` for what mends it",
             ) from error
         linux_mount.set_propagation(linux_mount.MS_REC | linux_mount.MS_SLAVE)
         folder = os.open(stage, os.O_PATH | os.O_CLOEXEC)
@@ -372,11 +368,3 @@ def become_holder(launcher: socket.socket, stage: str, user_map: usermap.UserMap
         holder = Holder(launcher, Stage(folder, descriptors[0] if descriptors else store), user_map)
         wire.send_answer(launcher, "up")
         holder.run()
-    except HullError as error:
-        wire.send_failure(launcher, error)
-    except OSError as error:
-        wire.send_failure(launcher, SyscallFailed("the holder's start", error.errno or 0, str(error.filename or "")))
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(1)

@@ -31,7 +31,8 @@ def runtime_folder() -> str:
         pass
     except OSError as error:
         raise HostUnable(
-            f"cannot make the runtime folder {folder!r}: {error.strerror}", "set XDG_RUNTIME_DIR to a folder of your own"
+            f"cannot make the runtime folder {folder!r}: {error.strerror}",
+            "set XDG_RUNTIME_DIR to a folder of your own",
         ) from error
     status = os.lstat(folder)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
@@ -51,7 +52,9 @@ class Client:
         self.pid = pid
         """the launcher's process id, if it is this process's child"""
 
-    def request(self, op: str, descriptors: list[int] | None = None, **arguments: Any) -> tuple[str, dict[str, str], list[int]]:
+    def request(
+        self, op: str, descriptors: list[int] | None = None, **arguments: Any
+    ) -> tuple[str, dict[str, str], list[int]]:
         """Ask, and wait for the one answer. Raises what the other side raised, or LauncherLost."""
         with self.open(op, descriptors, **arguments) as channel:
             return wire.receive_answer(channel)
@@ -93,7 +96,12 @@ def start(home: str, *, fork: bool) -> Client:
         )
     os.mkdir(folder, 0o700)
     ours, theirs = wire.pair()
-    pid = fork_launcher(theirs, folder, home) if fork else execute_launcher(theirs, folder, home)
+    if fork:
+        pid = fork_launcher(theirs, folder, home)
+    else:
+        pid = execute_launcher(theirs)
+        for word in (package_folder(), folder, home):
+            ours.send(os.fsencode(word))
     theirs.close()
     client = Client(ours, folder, pid)
     try:
@@ -108,31 +116,40 @@ def fork_launcher(server: socket.socket, folder: str, home: str) -> int:
     """A launcher as a fork of this process."""
     if threading.active_count() > 1:
         raise InvalidInput("a process with threads cannot fork a launcher", "use Engine(fork=False)")
-    from nbhull.runtime.launcher import broker
+    from nbhull.runtime.launcher.broker import Launcher
+    from nbhull.runtime.launcher.child import last_act
+    from nbhull.runtime.linux.process import close_all_but
 
     pid = os.fork()
     if pid == 0:
-        try:
+        with last_act(server, "the launcher's fork"):
             os.setsid()
-            broker.linux.close_all_but([0, 1, 2, server.fileno()])
+            close_all_but([0, 1, 2, server.fileno()])
             null = os.open("/dev/null", os.O_RDWR)
             os.dup2(null, 0)
             os.dup2(null, 1)
-            broker.Launcher(server, folder, home, keep_spare=False).run()
-        finally:
-            os._exit(1)
+            Launcher(server, folder, home, keep_spare=False).run()
     return pid
 
 
-def execute_launcher(server: socket.socket, folder: str, home: str) -> int:
+PROGRAM = """import os, sys; sys.path.insert(0, os.read(0, 4096).decode())
+from nbhull.runtime.launcher.start import main; main()"""
+"""what the launcher's interpreter runs; paths come by the socket, since containers see its command line as init's"""
+
+
+def execute_launcher(server: socket.socket) -> int:
     """A launcher in an interpreter of its own, which starts quicker without site and environment."""
+    moves = [(os.POSIX_SPAWN_DUP2, server.fileno(), 0)]
+    return os.posix_spawn(
+        sys.executable, [sys.executable, "-I", "-S", "-c", PROGRAM], os.environ, file_actions=moves, setpgroup=0
+    )
+
+
+def package_folder() -> str:
+    """The folder that the package nbhull is imported from."""
     import nbhull
 
-    source = os.path.dirname(os.path.dirname(os.path.abspath(nbhull.__file__)))
-    code = f"import sys; sys.path.insert(0, {source!r}); from nbhull.runtime.launcher.__main__ import main; main(*sys.argv[1:])"
-    argv = [sys.executable, "-I", "-S", "-c", code, folder, home]
-    moves = [(os.POSIX_SPAWN_DUP2, server.fileno(), 0)]
-    return os.posix_spawn(sys.executable, argv, os.environ, file_actions=moves, setpgroup=0)
+    return os.path.dirname(os.path.dirname(os.path.abspath(nbhull.__file__)))
 
 
 def connect(folder: str) -> Client:

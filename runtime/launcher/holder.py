@@ -14,19 +14,18 @@ import shutil
 import signal
 import socket
 import stat
-import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
 from nbhull.runtime.launcher import init, rootfs, wire
+from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.usermap import Extent, UserMap
 
-NAMESPACES = (
-    linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-)
+NAMESPACES = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 """of every container; the cgroup namespace follows once its init is in its cgroup, the network's where it is private"""
 
 
@@ -125,7 +124,10 @@ class Holder:
                 made.append(self.stage.detached(entry, descriptors))
                 mounts.append({"at": entry["at"], "fd": len(made), "directory": is_folder(made[-1])})
             plan = {
-                "root": 0, "mounts": mounts, "network": request["network"], "width": self.width,
+                "root": 0,
+                "mounts": mounts,
+                "network": request["network"],
+                "width": self.width,
                 "hostname": request["hostname"],
             }
             wire.send_request(held.channel, plan, [held.root, *made])
@@ -133,7 +135,9 @@ class Holder:
         except BaseException as error:
             held.discard()
             if isinstance(error, LauncherLost):
-                raise ProcessFailed("the container's init ended while it was set up", "see the log of its launcher") from None
+                raise ProcessFailed(
+                    "the container's init ended while it was set up", "see the log of its launcher"
+                ) from None
             raise
         finally:
             for fd in made:
@@ -209,7 +213,7 @@ class Holder:
         in_child(channel, lambda: remove_tree(self.stage.path(request["path"])))
 
 
-def in_child(channel: socket.socket, work: Any) -> None:
+def in_child(channel: socket.socket, work: Callable[[], None]) -> None:
     """Do what may take long in a forked process, which answers `done` or the failure.
 
     It is forked twice, so that it is reaped without a wait."""
@@ -217,19 +221,11 @@ def in_child(channel: socket.socket, work: Any) -> None:
     if child:
         os.waitpid(child, 0)
         return
-    try:
+    with last_act(channel, "fork"):
         if os.fork() == 0:
-            try:
+            with last_act(channel, "copy or delete"):
                 work()
                 wire.send_answer(channel, "done")
-            except HullError as error:
-                wire.send_failure(channel, error)
-            except OSError as error:
-                wire.send_failure(channel, SyscallFailed("copy or delete", error.errno or 0, str(error.filename)))
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(0)
 
 
 def remove_tree(path: str) -> None:
@@ -259,9 +255,9 @@ def is_folder(fd: int) -> bool:
     return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
-def become_init(holder: socket.socket, groups: list[int], maker: Holder) -> NoReturn:
+def become_init(holder: socket.socket, groups: list[int], maker: Holder) -> None:
     """In the fork, which is process 1 of its namespace: wait for the container's plan, and become its init."""
-    try:
+    with last_act(holder, "set-up of the container"):
         gc.disable()
         linux.set_name("nbhull-init")
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -290,12 +286,4 @@ def become_init(holder: socket.socket, groups: list[int], maker: Holder) -> NoRe
         init.confine(maker.last_capability)
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         wire.send_answer(holder, "ready")
-        init.serve(holder, can_setgroups=maker.can_setgroups)
-    except HullError as error:
-        wire.send_failure(holder, error)
-    except OSError as error:
-        wire.send_failure(holder, SyscallFailed("set-up of the container", error.errno or 0, str(error.filename or "")))
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(1)
+        init.Init(holder, can_setgroups=maker.can_setgroups).run()

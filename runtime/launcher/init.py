@@ -11,11 +11,10 @@ import os
 import select
 import signal
 import socket
-import sys
 import termios
 from typing import Any, NoReturn
 
-from nbhull.runtime.errors import HullError, LauncherLost, ProcessFailed
+from nbhull.runtime.errors import HullError, ProcessFailed
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.linux import process as linux
 
@@ -86,7 +85,7 @@ class Init:
                     try:
                         os.kill(-1, number)
                     except ProcessLookupError:
-                        pass  # nothing but init runs
+                        break  # nothing but init runs
                 wire.send_answer(channel, "terminating")
         except HullError as error:
             wire.send_failure(channel, error)
@@ -217,8 +216,6 @@ def execute(request: dict[str, Any], stdio: list[int], report: int, *, can_setgr
         os.write(report, f"{status} cannot {step}: {error.strerror}".encode())
     except HullError as error:
         os.write(report, f"{status} cannot {step}: {error.message}".encode())
-    except BaseException as error:
-        os.write(report, f"{status} cannot {step}: {error!r}".encode())
     finally:
         os._exit(status)
 
@@ -253,15 +250,3 @@ def connect_stdio(stdio: list[int], tty: bool, report: int) -> int:
     if tty:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     return 3
-
-
-def serve(holder: socket.socket, *, can_setgroups: bool) -> NoReturn:
-    """Run as PID 1 until the end; an error ends the container."""
-    try:
-        Init(holder, can_setgroups=can_setgroups).run()
-    except LauncherLost:
-        os._exit(0)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(1)

@@ -116,7 +116,8 @@ def mount_overlay(lowers: list[str], upper: str, work: str, stage: str) -> int:
     text = f"userxattr,index=off,metacopy=off,lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}"
     if len(os.fsencode(text)) > OPTION_LENGTH:
         raise HullError(
-            f"{len(lowers)} layers are more than this kernel can stack", "use a kernel from 6.5 on, or flatten the image"
+            f"{len(lowers)} layers are more than this kernel can stack",
+            "use a kernel from 6.5 on, or flatten the image",
         )
     place = f"{stage}/overlay"
     os.mkdir(place)
@@ -200,5 +201,3 @@ def copy_metadata(source: str, target: str, status: os.stat_result) -> None:
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
-
-

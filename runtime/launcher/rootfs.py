@@ -31,12 +31,26 @@ from nbhull.runtime.linux.mount import (
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 DEVICE_LINKS = {
-    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
-    "ptmx": "pts/ptmx", "core": "/proc/kcore",
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+    "core": "/proc/kcore",
 }
 MASKED = (
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/interrupts", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/interrupts",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
     "/sys/fs/selinux",
 )
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
@@ -60,7 +74,11 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     attach(root, "/proc", make_filesystem("proc", None, SAFE))
     attach_sys(root, private_network=plan["network"] != "host")
     null = make_dev(root, plan["width"])
-    attach(root, "/run", make_filesystem("tmpfs", [("mode", "0755"), ("size", "64m")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
+    attach(
+        root,
+        "/run",
+        make_filesystem("tmpfs", [("mode", "0755"), ("size", "64m")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV),
+    )
     for mount in plan["mounts"]:
         target = make_target(root, mount["at"], directory=mount["directory"])
         move_mount(descriptors[mount["fd"]], target, mount["at"])
@@ -91,7 +109,9 @@ def make_target(root: int, path: str, *, directory: bool) -> int:
     except FileNotFoundError:
         target = make_path(root, path, directory=directory)
     except OSError as error:
-        raise InvalidInput(f"cannot mount on {path!r} in the container: {error.strerror}", "choose another target") from error
+        raise InvalidInput(
+            f"cannot mount on {path!r} in the container: {error.strerror}", "choose another target"
+        ) from error
     if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
         os.close(target)
         raise InvalidInput(

@@ -104,7 +104,9 @@ def receive_packet(channel: socket.socket) -> tuple[bytes, list[int]] | None:
     """One packet with its descriptors (close-on-exec), None at the end of the stream."""
     integer = array.array("i").itemsize
     try:
-        data, ancillary, flags, _ = channel.recvmsg(INLINE + 8192, socket.CMSG_SPACE(DESCRIPTORS * integer), socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = channel.recvmsg(
+            INLINE + 8192, socket.CMSG_SPACE(DESCRIPTORS * integer), socket.MSG_CMSG_CLOEXEC
+        )
     except ConnectionResetError:
         return None
     descriptors = array.array("i")

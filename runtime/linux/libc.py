@@ -24,7 +24,9 @@ def check(result: int, call: str, subject: str = "") -> int:
     return result
 
 
-def syscall(call: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None, subject: str = "") -> int:
+def syscall(
+    call: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None, subject: str = ""
+) -> int:
     """A system call by number (syscall(2)); integers are passed as 64-bit words."""
     words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return check(libc.syscall(ctypes.c_long(number), *words), call, subject)

@@ -33,10 +33,14 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
     """mount(2)."""
     check(
         libc.libc.mount(
-            source.encode(), os.fsencode(target), kind and kind.encode(), ctypes.c_ulong(flags),
+            source.encode(),
+            os.fsencode(target),
+            kind and kind.encode(),
+            ctypes.c_ulong(flags),
             options and os.fsencode(options),
         ),
-        "mount", target,
+        "mount",
+        target,
     )
 
 
@@ -114,7 +118,9 @@ def read_messages(context: int) -> str:
             return "; ".join(lines)
 
 
-def openat2(at: int, path: str, flags: int, resolve: int = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode: int = 0) -> int:
+def openat2(
+    at: int, path: str, flags: int, resolve: int = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode: int = 0
+) -> int:
     """openat2(2); as given, `path` is resolved with the folder `at` as its root, `..` and links included.
 
     Raises the OSError that open(2) would.

@@ -124,7 +124,12 @@ def set_capabilities(effective: int, permitted: int, inheritable: int = 0) -> No
     low, high = 0xFFFFFFFF, 32
     data = struct.pack(
         "=IIIIII",
-        effective & low, permitted & low, inheritable & low, effective >> high, permitted >> high, inheritable >> high,
+        effective & low,
+        permitted & low,
+        inheritable & low,
+        effective >> high,
+        permitted >> high,
+        inheritable >> high,
     )
     check(libc.libc.capset(header, data), "capset")
 
@@ -152,7 +157,7 @@ def write_file(path: str, text: str) -> None:
 def close_all_but(keep: list[int]) -> None:
     """Close every descriptor that is not in `keep`."""
     ordered = sorted(set(keep))
-    for low, high in zip([-1, *ordered], [*ordered, 1 << 31]):
+    for low, high in zip([-1, *ordered], [*ordered, 1 << 31], strict=True):
         if high - low > 1:
             close_range(low + 1, high - 1)
 
