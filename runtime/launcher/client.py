@@ -173,8 +173,15 @@ class Process:
         self.status: int | None = None
         self.lock = threading.Lock()
 
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def fileno(self) -> int:
-        """A descriptor that becomes readable once the process has ended (for select and asyncio)."""
+        """A descriptor that becomes readable once the process has ended (for select and asyncio); -1
+        when `poll` or `wait` has told the end."""
         return self.channel.fileno()
 
     def poll(self) -> int | None:
@@ -192,21 +199,23 @@ class Process:
 
     def collect(self, milliseconds: int | None) -> int | None:
         """The exit status if it comes in time."""
-        if self.status is None:
+        fd = self.channel.fileno()
+        if self.status is None and fd >= 0:
             waiter = select.poll()
-            waiter.register(self.channel, select.POLLIN)
-            if waiter.poll(milliseconds):
-                with self.lock:
-                    if self.status is None:
-                        self.status = self.receive()
+            waiter.register(fd, select.POLLIN)
+            ready = waiter.poll(milliseconds)
+            with self.lock:
+                if ready and self.status is None:
+                    self.status = self.receive()
         return self.status
 
     def receive(self) -> int:
-        """The exit status that init tells."""
-        try:
-            return int(wire.receive_answer(self.channel)[1]["status"])
-        except LauncherLost:
-            return -9
+        """The exit status that init tells, with which the channel has served."""
+        with self.channel:
+            try:
+                return int(wire.receive_answer(self.channel)[1]["status"])
+            except LauncherLost:
+                return -9
 
     def signal(self, signum: int, *, group: bool = True) -> None:
         """Send a signal to the process, and with `group` to its whole process group; a process

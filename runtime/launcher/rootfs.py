@@ -141,7 +141,12 @@ def make_path(root: int, path: str, *, directory: bool) -> int:
         finally:
             os.close(parent)
         here = f"{here}/{part}"
-    return openat2(root, path, os.O_PATH)
+    try:
+        return openat2(root, path, os.O_PATH)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot make {path!r} in the container to mount on: {error.strerror}", "choose another target"
+        ) from error
 
 
 def follow_dangling(root: int, path: str, parent: int, name: str, *, directory: bool) -> None:
@@ -150,9 +155,9 @@ def follow_dangling(root: int, path: str, parent: int, name: str, *, directory: 
         os.close(openat2(root, path, os.O_PATH))
     except FileNotFoundError:
         link = os.readlink(name, dir_fd=parent)
-        target = link if link.startswith("/") else os.path.join(os.path.dirname(path), link)
-        if target.count("/") > 64 or "/../" in target:
-            raise InvalidInput(f"the link {path!r} in the image leads nowhere", "choose another target") from None
+        # By its words, since nothing is there to resolve: what this makes may not be what the link means, where a
+        # folder on the way is a link itself; then the caller finds its path still missing.
+        target = os.path.normpath(os.path.join(os.path.dirname(path), link))
         os.close(make_path(root, target, directory=directory))
 
 
