@@ -31,8 +31,17 @@ def shared_engine() -> Engine:
         # an engine inherited through a fork belongs to the parent: its launcher answers the parent
         if _engine is None or _pid != os.getpid():
             _engine, _pid = Engine(), os.getpid()
-            atexit.register(_engine.close)
+            atexit.register(close_shared_engine)
         return _engine
+
+
+def close_shared_engine() -> None:
+    """End the launcher of this process and all its kernels. The next call makes a new engine."""
+    global _engine
+    with _lock:
+        if _engine is not None and _pid == os.getpid():
+            _engine.close()
+        _engine = None
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,0 +1,107 @@
+"""Talking to kernels as Jupyter's own programs do."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+from nbhull.runtime.engine import Engine
+
+PATIENCE = 60.0
+"""seconds for a kernel that starts beside many others on a small machine"""
+
+Start = Callable[..., tuple[KernelManager, BlockingKernelClient]]
+"""starts a kernel with the blocking manager: `start(kernelspec, cwd=…, env=…)`"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where Jupyter and nbhull keep what they have, for a test session."""
+
+    prefix: Path
+    """kernelspecs are installed below"""
+    engine: Engine
+
+
+@dataclass
+class Outcome:
+    """What one cell gave."""
+
+    status: str = ""
+    text: str = ""
+    """standard output"""
+    errors: str = ""
+    """standard error, and tracebacks"""
+    data: list[dict[str, Any]] = field(default_factory=list)
+    ename: str = ""
+    evalue: str = ""
+
+
+def execute(client: BlockingKernelClient, code: str, timeout: float = PATIENCE) -> Outcome:
+    """Execute a cell, and wait for its reply and the end of its output."""
+    outcome = Outcome()
+
+    def take(message: dict[str, Any]) -> None:
+        content = message["content"]
+        if message["msg_type"] == "stream":
+            if content["name"] == "stdout":
+                outcome.text += content["text"]
+            else:
+                outcome.errors += content["text"]
+        elif message["msg_type"] == "error":
+            outcome.errors += "\n".join(content["traceback"])
+            outcome.ename, outcome.evalue = content["ename"], content["evalue"]
+        elif "data" in content:
+            outcome.data.append(content["data"])
+
+    reply = client.execute_interactive(code, output_hook=take, allow_stdin=False, timeout=timeout)
+    outcome.status = reply["content"]["status"]
+    return outcome
+
+
+def value(client: BlockingKernelClient, expression: str) -> str:
+    """What `print(expression)` prints; the cell must succeed."""
+    outcome = execute(client, f"print({expression})")
+    assert outcome.status == "ok", outcome.errors
+    return outcome.text.strip()
+
+
+def connect(manager: KernelManager) -> BlockingKernelClient:
+    """A client of a started kernel, once the kernel answers."""
+    client: BlockingKernelClient = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=PATIENCE)
+    except RuntimeError:
+        client.stop_channels()
+        raise
+    return client
+
+
+def install_spec(name: str, prefix: Path, **config: Any) -> str:
+    """Write a kernelspec with exactly this config, right or wrong."""
+    folder = prefix / "share/jupyter/kernels" / name
+    folder.mkdir(parents=True)
+    stanza = {"provisioner_name": "container-provisioner", "config": config}
+    spec = {
+        "argv": ["container-provisioner", "{connection_file}"],
+        "display_name": name,
+        "language": "python",
+        "metadata": {"kernel_provisioner": stanza},
+    }
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    return name
+
+
+def runtime_entries() -> set[str]:
+    """Names in nbhull's runtime folder: each is a launcher with its containers."""
+    base = os.environ.get("XDG_RUNTIME_DIR") or ("/run" if os.getuid() == 0 else None)
+    folder = Path(base, "nbhull") if base else Path(f"/tmp/nbhull-{os.getuid()}")
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")} if folder.is_dir() else set()
