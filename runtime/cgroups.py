@@ -4,6 +4,7 @@ process may write to (cgroups(7); v1, v2, and the hybrid of both).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -176,6 +177,12 @@ def settings(version: int, memory: int | None, cpus: float | None, pids: int | N
     if pids is not None:
         files.append(("pids.max", str(pids)))
     return files
+
+
+def thaw(folder: str) -> None:
+    """Let frozen processes go on, so that they can end: cgroup v1 delivers not even SIGKILL to them."""
+    with contextlib.suppress(FileNotFoundError):  # v2, another controller's folder, or gone already
+        write_file(f"{folder}/freezer.state", "THAWED")
 
 
 def remove_when_empty(folder: str, patience: float = 5.0) -> None:

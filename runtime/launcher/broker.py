@@ -332,7 +332,10 @@ class Launcher:
 def sweep(folder: str) -> None:
     """Remove a launcher's folder and the cgroups that it noted; its processes have ended or are ending."""
     noted = cgroups.read(f"{folder}/{GROUPS}").split("\n")
-    for group in dict.fromkeys(line for line in noted if line):
+    groups = list(dict.fromkeys(line for line in noted if line))
+    for group in groups:
+        cgroups.thaw(group)
+    for group in groups:
         cgroups.remove_when_empty(group)
     shutil.rmtree(folder)
 
@@ -347,9 +350,11 @@ def become_holder(launcher: socket.socket, stage: str, user_map: usermap.UserMap
         try:
             linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
         except SyscallFailed as error:
+            from nbhull.runtime.doctor.mending import explain
+
             raise HostUnable(
                 f"this machine does not allow user namespaces: {os.strerror(error.errno)}",
-                "run `nbhull doctor` for what mends it",
+                explain(error.call, error.errno, error.subject) or "run `nbhull doctor` for what works here",
             ) from error
         linux_mount.set_propagation(linux_mount.MS_REC | linux_mount.MS_SLAVE)
         folder = os.open(stage, os.O_PATH | os.O_CLOEXEC)
