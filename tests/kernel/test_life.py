@@ -86,7 +86,9 @@ def interrupted(manager: KernelManager, client: BlockingKernelClient, code: str)
 
 def test_interrupt(start: Start) -> None:
     manager, client = start()
-    assert interrupted(manager, client, "import time\nprint('ready', flush=True)\ntime.sleep(100)") == "KeyboardInterrupt"
+    assert (
+        interrupted(manager, client, "import time\nprint('ready', flush=True)\ntime.sleep(100)") == "KeyboardInterrupt"
+    )
     assert value(client, "6 * 7") == "42"
 
 
