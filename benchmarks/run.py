@@ -30,7 +30,7 @@ RESULTS = ROOT / "benchmarks/results.json"
 @contextlib.contextmanager
 def surroundings() -> Iterator[None]:
     """A store and a kernelspec for this run alone, found by all that it starts."""
-    with tempfile.TemporaryDirectory(prefix="nbhull-bench-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-store-", ignore_cleanup_errors=True) as folder:
         os.environ["NBHULL_HOME"] = f"{folder}/store"
         os.environ["JUPYTER_PATH"] = f"{folder}/share/jupyter"
         subprocess.run(

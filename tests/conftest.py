@@ -12,7 +12,7 @@ import pytest
 
 from nbhull.runtime.engine import Engine
 from support.abilities import ABILITIES, RUNS, current_run, runs_able, why_missing
-from support.leaks import Findings, left_behind, traces
+from support.leaks import Findings, left_behind, mark_session, traces
 from support.stores import delete_tree
 
 
@@ -83,6 +83,7 @@ class LeakWatch:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
+        mark_session()
         self.before = traces()
 
     @pytest.hookimpl(tryfirst=True)

@@ -10,6 +10,9 @@ from pathlib import Path
 SIGN = "nbhull"
 """what the names of nbhull's processes, cgroups, sockets and folders contain"""
 
+MARK = "NBHULL_TEST_SESSION"
+"""the variable that marks what a session of the suite has started"""
+
 Findings = set[tuple[str, str]]
 """(kind, description) of each trace found"""
 
@@ -24,7 +27,25 @@ def runtime_folders() -> list[Path]:
 
 def _files() -> Findings:
     # The runtime folder itself may stay; what lies in it may not.
-    return {("file", str(path)) for folder in runtime_folders() for path in folder.rglob("*")}
+    return {
+        ("file", str(path))
+        for folder in runtime_folders()
+        for entry in set(folder.iterdir()) - _held_by_others(folder)
+        for path in (entry, *entry.rglob("*"))
+    }
+
+
+def _held_by_others(folder: Path) -> set[Path]:
+    """The entries of a runtime folder in which a process of no session of ours has files open."""
+    held = set()
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            path = Path(os.readlink(descriptor))
+        except OSError:
+            continue  # it went while we looked, or it is not ours to read
+        if path.is_relative_to(folder) and not _descends_from_this_session(int(descriptor.parts[2])):
+            held.add(folder / path.relative_to(folder).parts[0])
+    return held
 
 
 def _mounts(signs: tuple[str, ...]) -> Findings:
@@ -43,11 +64,46 @@ def _sockets(signs: tuple[str, ...]) -> Findings:
 
 def _cgroups() -> Findings:
     return {
-        ("cgroup", str(Path(folder) / name))
-        for folder, names, _ in os.walk("/sys/fs/cgroup")
+        ("cgroup", str(folder / name))
+        for folder, names in ((Path(folder), names) for folder, names, _ in os.walk("/sys/fs/cgroup"))
         for name in names
-        if SIGN in name
+        if SIGN in name and _is_of_this_session(folder / name)
     }
+
+
+def _is_of_this_session(cgroup: Path) -> bool:
+    """Whether a cgroup is empty, and so left by somebody, or holds a process of this session."""
+    try:
+        members = [int(pid) for pid in (cgroup / "cgroup.procs").read_text().split()]
+    except OSError:
+        return False  # it went while we looked
+    return not members or any(_descends_from_this_session(pid) for pid in members)
+
+
+def mark_session() -> None:
+    """Have everything that is started from here on carry a mark of this session in its environment."""
+    os.environ[MARK] = f"{os.environ.get(MARK, '')}:{os.getpid()}:"
+
+
+def _descends_from_this_session(pid: int) -> bool:
+    """Whether the process, or one it descends from, carries this session's mark, so that sessions at
+    the same time do not blame each other. In doubt it does."""
+    while pid > 1:
+        folder = Path(f"/proc/{pid}")
+        try:
+            if f":{os.getpid()}:".encode() in _environment(folder).get(MARK.encode(), b""):
+                return True
+            pid = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except PermissionError:
+            return True  # the kernel hides the environment of a process that is not dumpable
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+    return False
+
+
+def _environment(process: Path) -> dict[bytes, bytes]:
+    lines = (process / "environ").read_bytes().split(b"\0")
+    return dict(line.split(b"=", 1) for line in lines if b"=" in line)
 
 
 def _own_ids() -> list[range]:
@@ -65,16 +121,21 @@ def _processes() -> Findings:
     ids = _own_ids()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            uid = folder.stat().st_uid
-            comm = (folder / "comm").read_text().strip()
+            status = dict(
+                line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line
+            )
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
-        # A non-dumpable process's folder belongs to root, whoever runs it.
-        ours = uid == 0 or any(uid in some for some in ids)
-        if ours and state not in "ZX" and SIGN in f"{comm} {' '.join(words)}":
-            found.add(("process", f"{folder.name} {comm}: {' '.join(words).strip()}"))
+        uid = int(status["Uid"].split()[0])
+        what = f"{folder.name} {status['Name']}: {' '.join(words).strip()}"
+        if (
+            SIGN in what
+            and status["State"][0] not in "ZX"
+            and any(uid in some for some in ids)
+            and _descends_from_this_session(int(folder.name))
+        ):
+            found.add(("process", what))
     return found
 
 
