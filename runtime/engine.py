@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from nbhull.runtime import composition
-from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound
+from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
 from nbhull.runtime.hostimage import process_environment
 from nbhull.runtime.launcher import broker, client, wire
 from nbhull.runtime.launcher.client import Process
@@ -196,6 +196,8 @@ class Engine:
         except HullError as error:
             if not isinstance(error, LauncherLost):
                 launcher.request("discard", container=row["id"])
+            if isinstance(error, SyscallFailed):
+                raise client.explained(error) from error
             raise
         self.store.update_container(row["id"], launcher=launcher.folder)
 
@@ -319,7 +321,10 @@ class Engine:
                 )
             self.stop(row["id"], 0)
         self.store.query("delete from containers where id = ?", row["id"])
-        self.launcher().request("delete", path=f"containers/{row['id']}")
+        if row["launcher"]:
+            self.launcher().request("delete", path=f"containers/{row['id']}")
+        else:  # perhaps because no launcher can be had here
+            remove_plain(self.store.path("containers", row["id"]))
 
     # Snapshots
 
@@ -522,7 +527,7 @@ def folder_size(path: str) -> int:
 
 
 def remove_plain(folder: str) -> None:
-    """Delete a folder that no container has written to."""
-    import shutil
+    """Delete the folder of a container that never ran, so all in it is this process's own."""
+    from nbhull.runtime.launcher.holder import remove_tree
 
-    shutil.rmtree(folder)
+    remove_tree(folder)

@@ -32,6 +32,9 @@ class HullError(Exception):
         kind = KINDS.get(str(data.get("kind")), HullError)
         error = kind.__new__(kind)
         HullError.__init__(error, str(data.get("message")), str(data.get("hint", "")))
+        if isinstance(error, SyscallFailed):
+            error.call, error.subject = str(data.get("call", "")), str(data.get("subject", ""))
+            error.errno = int(data.get("errno", 0))
         return error
 
 
@@ -80,6 +83,10 @@ class SyscallFailed(HullError):
         self.call = call
         self.errno = errno
         self.subject = subject
+
+    def to_dict(self) -> dict[str, Any]:
+        """The exception as plain data, with what is needed to find out what mends it."""
+        return super().to_dict() | {"call": self.call, "errno": self.errno, "subject": self.subject}
 
 
 KINDS: dict[str, type[HullError]] = {

@@ -96,22 +96,9 @@ def write(user_map: UserMap, pid: int) -> None:
 
     Raises HostUnable when newuidmap(1) refuses, or when the kernel does."""
     if user_map.strategy == "newuidmap":
-        children = [
-            (
-                tool,
-                os.posix_spawn(
-                    which(tool), [tool, str(pid), *(str(n) for extent in extents for n in extent)], os.environ
-                ),
-            )
-            for tool, extents in (("newuidmap", user_map.uids), ("newgidmap", user_map.gids))
-        ]
-        for tool, child in children:
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            if status != 0:
-                raise HostUnable(
-                    f"{tool} could not map the user's subordinate ids (exit status {status})",
-                    f"sudo chmod u+s {which(tool)}, and see that /etc/subuid and /etc/subgid give the user a range",
-                )
+        pair = (("newuidmap", user_map.uids), ("newgidmap", user_map.gids))
+        for running in [start_tool(tool, pid, extents) for tool, extents in pair]:
+            finish_tool(*running)
         return
     if user_map.strategy == "single":
         write_file(f"/proc/{pid}/setgroups", "deny")
@@ -124,6 +111,30 @@ def write(user_map: UserMap, pid: int) -> None:
                 f"the kernel refused the user namespace's {file}: {error.strerror}",
                 "start nbhull as an ordinary user, or as root with all of root's abilities",
             ) from error
+
+
+def start_tool(tool: str, pid: int, extents: list[Extent]) -> tuple[str, int, int]:
+    """Start newuidmap(1) or newgidmap(1): its name, its process id, and where its complaints can be read."""
+    complaint, complaint_end = os.pipe2(os.O_CLOEXEC)
+    argv = [tool, str(pid), *(str(number) for extent in extents for number in extent)]
+    redirect = [(os.POSIX_SPAWN_DUP2, complaint_end, 2)]
+    child = os.posix_spawn(which(tool), argv, os.environ, file_actions=redirect)
+    os.close(complaint_end)
+    return tool, child, complaint
+
+
+def finish_tool(tool: str, child: int, complaint: int) -> None:
+    """Wait for it; raises HostUnable with its words and what mends it."""
+    with os.fdopen(complaint, errors="replace") as file:
+        words = " ".join(file.read().split())
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status != 0:
+        from nbhull.runtime.doctor.mending import explain
+
+        raise HostUnable(
+            f"the user's subordinate ids cannot be mapped: {words or f'{tool} ended with {status}'}",
+            explain(tool, 0) or "run `nbhull doctor` for what works here",
+        )
 
 
 def which(tool: str) -> str:

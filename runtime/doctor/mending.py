@@ -188,7 +188,7 @@ def distribution_family() -> str | None:
         if os.path.exists(path):
             with open(path, encoding="utf-8", errors="replace") as file:
                 fields = dict(
-                    line.strip().replace('"', "").partition("=")[::2] for line in file if "=" in line
+                    line.strip().replace('"', "").replace("'", "").partition("=")[::2] for line in file if "=" in line
                 )
             break
     names = [fields.get("ID", ""), *fields.get("ID_LIKE", "").split()]

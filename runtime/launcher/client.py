@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any
 
-from nbhull.runtime.errors import HostUnable, InvalidInput, LauncherLost
+from nbhull.runtime.errors import HostUnable, HullError, InvalidInput, LauncherLost, SyscallFailed
 from nbhull.runtime.launcher import wire
 
 LONGEST_SOCKET_PATH = 107
@@ -106,10 +106,20 @@ def start(home: str, *, fork: bool) -> Client:
     client = Client(ours, folder, pid)
     try:
         wire.receive_answer(ours)
-    except BaseException:
+    except BaseException as error:
         client.close()
+        if isinstance(error, SyscallFailed):
+            raise explained(error) from error
         raise
     return client
+
+
+def explained(error: SyscallFailed) -> HullError:
+    """A failed start as HostUnable with the line that mends it, where that is known; else as it is."""
+    from nbhull.runtime.doctor.mending import explain
+
+    mend = explain(error.call, error.errno, error.subject)
+    return HostUnable(error.message, mend) if mend else error
 
 
 def fork_launcher(server: socket.socket, folder: str, home: str) -> int:

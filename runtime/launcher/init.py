@@ -14,7 +14,7 @@ import socket
 import termios
 from typing import Any, NoReturn
 
-from nbhull.runtime.errors import HullError, ProcessFailed
+from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullError
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.linux import process as linux
 
@@ -120,7 +120,9 @@ class Init:
         if failure:
             os.waitpid(pid, 0)
             status, _, text = failure.partition(" ")
-            raise ProcessFailed(text, f"exit status {status}")
+            if status == "127":
+                raise CommandNotFound(text, "give a program that the container has, or its whole path")
+            raise CommandNotExecutable(text, "see its permissions, and the folder and user that it is started with")
         self.channels[pid] = channel
         self.poll.register(channel, select.POLLIN)
         wire.send_answer(channel, "started", pid=pid)
