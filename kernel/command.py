@@ -177,6 +177,4 @@ FORM: tuple[tuple[str, Any, Callable[[Any], bool]], ...] = (
 
 def malformed(folder: str, reason: str) -> InvalidInput:
     """The error for a kernelspec that cannot be used."""
-    return InvalidInput(
-        f"the kernelspec {folder}/kernel.json cannot be used: {reason}", "mend it, or choose another"
-    )
+    return InvalidInput(f"the kernelspec {folder}/kernel.json cannot be used: {reason}", "mend it, or choose another")

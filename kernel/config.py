@@ -123,9 +123,7 @@ def parse_cpus(value: Any) -> float:
     except (ValueError, OverflowError):
         cpus = math.nan
     if not 0.01 <= cpus <= 1e6:
-        raise InvalidInput(
-            f"cpus {str(value)[:80]!r} is not a positive number", "write it like 1.5, at least 0.01"
-        )
+        raise InvalidInput(f"cpus {str(value)[:80]!r} is not a positive number", "write it like 1.5, at least 0.01")
     return cpus
 
 
@@ -160,9 +158,7 @@ def parse_path(value: Any, what: str = "path") -> str:
         or len(value.encode("utf-8", "surrogatepass")) > MAX_PATH
         or any(part in (".", "..") for part in value.split("/"))
     ):
-        raise InvalidInput(
-            f"{what} {str(value)[:80]!r} is not an absolute path", "write it like /data/measurements"
-        )
+        raise InvalidInput(f"{what} {str(value)[:80]!r} is not an absolute path", "write it like /data/measurements")
     return value.rstrip("/") or "/"
 
 
@@ -190,14 +186,10 @@ def parse_mount(item: Any) -> Mount:
             raise InvalidInput(f"mount mode {mode[:80]!r} is not known", "choose ro or rw")
         item = {"source": source, "target": target or source, "read_only": mode == "ro"}
     if not isinstance(item, dict) or not set(item) <= {"source", "target", "read_only"}:
-        raise InvalidInput(
-            "a mount is not of the right form", 'write it like {"source": "/data", "read_only": true}'
-        )
+        raise InvalidInput("a mount is not of the right form", 'write it like {"source": "/data", "read_only": true}')
     read_only = item.get("read_only", False)
     if not isinstance(read_only, bool):
-        raise InvalidInput(
-            "read_only of a mount is neither true nor false", "write true or false, without quotes"
-        )
+        raise InvalidInput("read_only of a mount is neither true nor false", "write true or false, without quotes")
     source = parse_path(item.get("source"), "mount source")
     return Mount(source, parse_path(item.get("target", source), "mount target"), read_only)
 

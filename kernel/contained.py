@@ -194,9 +194,7 @@ class ContainedKernel:
         launch, process = self._launch, self.process
         if launch is None or process is None:
             raise ProcessFailed("the kernel was stopped while it started", "start it again")
-        paths = [
-            f"{self.socket_folder}/k-{launch.connection[port]}" for port in ("shell_port", "control_port")
-        ]
+        paths = [f"{self.socket_folder}/k-{launch.connection[port]}" for port in ("shell_port", "control_port")]
         if all(os.path.exists(path) for path in paths):
             return True
         status = process.poll()

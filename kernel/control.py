@@ -53,6 +53,8 @@ class ControlService:
         self.kernel = kernel
         self.listener: socket.socket | None = None
         self.path = ""
+        self.identity: tuple[int, int] | None = None
+        """of the socket's file: the container may put something else in its place"""
         self.clients: list[Client] = []
         self.waiting: deque[tuple[Client, bytes]] = deque()
         self.is_working = False
@@ -70,7 +72,7 @@ class ControlService:
         if container is None:
             raise Conflict("the kernel's container was removed", "restart the kernel")
         path = f"{container.socket_folder}/{CONTROL_SOCKET}"
-        if path == self.path and os.path.exists(path):
+        if path == self.path and identity_of(path) == self.identity:
             return
         self.close()
         with suppress(FileNotFoundError):
@@ -78,7 +80,7 @@ class ControlService:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         listener.bind(path)
         listener.listen(MAX_CLIENTS)
-        self.listener, self.path = listener, path
+        self.listener, self.path, self.identity = listener, path, identity_of(path)
         control_thread().run(lambda thread: thread.add(self))
 
     def close(self) -> None:
@@ -98,9 +100,7 @@ class ControlService:
             try:
                 request = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise RequestError(
-                    PARSE_ERROR, "parse error: a request is one JSON object on one line"
-                ) from error
+                raise RequestError(PARSE_ERROR, "parse error: a request is one JSON object on one line") from error
             if not isinstance(request, dict) or request.get("jsonrpc") != "2.0":
                 raise RequestError(INVALID_REQUEST, "invalid request: not a JSON-RPC 2.0 object")
             identity = request.get("id")
@@ -165,6 +165,15 @@ class ControlService:
         if container is None:
             raise Conflict("the kernel is being stopped", "start it again")
         return container.id
+
+
+def identity_of(path: str) -> tuple[int, int] | None:
+    """What tells a file from any other, links not followed; None if there is none."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def name_in(params: dict[str, Any]) -> str | None:
@@ -294,9 +303,7 @@ class ControlThread:
                     "code": INVALID_REQUEST,
                     "message": f"invalid request: longer than {MAX_REQUEST} bytes",
                 }
-                client.to_send += (
-                    json.dumps({"jsonrpc": "2.0", "id": None, "error": message}).encode() + b"\n"
-                )
+                client.to_send += json.dumps({"jsonrpc": "2.0", "id": None, "error": message}).encode() + b"\n"
         if client.has_ended and not client.is_waiting and not client.to_send:
             self.close(client)
             return

@@ -22,9 +22,7 @@ HOST_ONLY = re.compile(
 """Names that mean nothing, or harm, inside a container, even where a caller gives them."""
 
 
-def for_kernel(
-    given: Mapping[str, str], server: Mapping[str, str], kernelspec: Mapping[str, str]
-) -> dict[str, str]:
+def for_kernel(given: Mapping[str, str], server: Mapping[str, str], kernelspec: Mapping[str, str]) -> dict[str, str]:
     """The variables for a kernel.
 
     `given`: what the caller of start_kernel wants the kernel to have, commonly the server's own

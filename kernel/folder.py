@@ -45,9 +45,7 @@ def working_folder(cwd: str) -> WorkingFolder:
     """
     path = os.path.abspath(cwd)
     if not os.path.isdir(path):
-        raise InvalidInput(
-            f"the notebook's folder {path!r} does not exist", "create it, or start the kernel elsewhere"
-        )
+        raise InvalidInput(f"the notebook's folder {path!r} does not exist", "create it, or start the kernel elsewhere")
     real = os.path.realpath(path)
     reason = why_withheld(real)
     if not reason:
@@ -78,9 +76,7 @@ def private_folders() -> Iterable[str]:
     """Folders of this user in which tokens, keys and control sockets lie."""
     folders = [str(default_home()), jupyter_runtime_dir(), jupyter_config_dir(), jupyter_data_dir()]
     folders.append(runtime_folder())
-    folders += [
-        os.path.expanduser(f"~/{name}") for name in (".ssh", ".gnupg", ".config", ".aws", ".kube", ".docker")
-    ]
+    folders += [os.path.expanduser(f"~/{name}") for name in (".ssh", ".gnupg", ".config", ".aws", ".kube", ".docker")]
     return [os.path.realpath(folder) for folder in folders]
 
 

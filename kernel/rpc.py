@@ -30,9 +30,7 @@ def call(path: str, method: str, params: dict[str, Any]) -> Any:
     and Denied where the kernelspec gives this kernel no control socket.
     """
     if path == "none":
-        raise Denied(
-            "the kernelspec gives this kernel no control over its container", 'set "control": "self" in it'
-        )
+        raise Denied("the kernelspec gives this kernel no control over its container", 'set "control": "self" in it')
     request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
     if len(request) > MAX_REQUEST and params.get("pending", {}).get("queue"):
         # too much waits behind a reset: its senders would rather see it lost than the reset refused
@@ -48,9 +46,7 @@ def call(path: str, method: str, params: dict[str, Any]) -> Any:
             "restart the kernel",
         ) from error
     if not line:
-        raise ProcessFailed(
-            "the Jupyter server that made this container did not answer", "see the server's log"
-        )
+        raise ProcessFailed("the Jupyter server that made this container did not answer", "see the server's log")
     reply = json.loads(line)
     if "error" in reply:
         failure = reply["error"]

@@ -63,9 +63,7 @@ def install(
     """
     name = parse_name(name, "kernelspec name").lower()
     if sum((user, sys_prefix, prefix is not None)) > 1:
-        raise InvalidInput(
-            "more than one place to install to is given", "choose one of user, sys-prefix and prefix"
-        )
+        raise InvalidInput("more than one place to install to is given", "choose one of user, sys-prefix and prefix")
     inner, logos = inner_kernelspec(image, kernel)
     config = {
         "image": image,
@@ -98,9 +96,7 @@ def install(
                 os.chmod(Path(parent, entry), 0o644)
         place = prefix or (sys.prefix if sys_prefix or (not user and is_own_environment()) else None)
         try:
-            installed: str = KernelSpecManager().install_kernel_spec(
-                source, name, user=place is None, prefix=place
-            )
+            installed: str = KernelSpecManager().install_kernel_spec(source, name, user=place is None, prefix=place)
         except OSError as error:
             raise Conflict(
                 f"the kernelspec cannot be written to {error.filename!r}: {str(error.strerror).lower()}",
@@ -116,9 +112,7 @@ def installed() -> list[InstalledSpec]:
         provisioner = entry["spec"].get("metadata", {}).get("kernel_provisioner", {})
         if provisioner.get("provisioner_name") == PROVISIONER:
             config = dict(provisioner.get("config", {}))
-            found.append(
-                InstalledSpec(name, entry["spec"].get("display_name", name), entry["resource_dir"], config)
-            )
+            found.append(InstalledSpec(name, entry["spec"].get("display_name", name), entry["resource_dir"], config))
     return found
 
 

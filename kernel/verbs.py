@@ -31,9 +31,7 @@ def list_specs(engine: None, values: dict[str, Any]) -> Result:
     """`kernel list`: the kernelspecs that were installed by nbhull."""
     rows, items = [], []
     for spec in specs.installed():
-        rows.append(
-            (spec.name, spec.display_name, spec.config.get("image", "host"), limits(spec.config), spec.folder)
-        )
+        rows.append((spec.name, spec.display_name, spec.config.get("image", "host"), limits(spec.config), spec.folder))
         items.append(
             {
                 "name": spec.name,
@@ -62,8 +60,7 @@ def limits(config: dict[str, Any]) -> str:
     memory = config.get("memory")
     parts = [human_size(memory) if isinstance(memory, int) else memory]
     parts += [
-        f"{config[key]} {unit}" if config.get(key) else None
-        for key, unit in (("cpus", "cpus"), ("pids", "pids"))
+        f"{config[key]} {unit}" if config.get(key) else None for key, unit in (("cpus", "cpus"), ("pids", "pids"))
     ]
     parts.append("no network" if config.get("network") == "none" else None)
     return ", ".join(str(part) for part in parts if part) or "-"

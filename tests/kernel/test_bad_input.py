@@ -11,8 +11,7 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 from nbhull.kernel.failure import KernelFailed
-from nbhull.runtime.model import ContainerSpec, ProcessSpec
-from support.jupyter import Place, Start, execute, install_spec, runtime_entries, value
+from support.jupyter import Place, Start, execute, install_spec, make_image, runtime_entries, value
 
 names = iter(range(1000))
 
@@ -28,11 +27,10 @@ def failure(place: Place, *, cwd: str | None = None, env: dict[str, str] | None 
         kwargs["env"] = {**os.environ, **env}
     with pytest.raises(KernelFailed) as caught:
         manager.start_kernel(**kwargs)
-    log = Path(manager.connection_file).with_suffix(".log")
     manager.cleanup_resources()
     assert {container.id for container in place.engine.containers()} == containers
     assert {name for name in runtime_entries() if "/" in name} - entries == set()
-    assert not log.exists()
+    assert list(Path(os.environ["JUPYTER_RUNTIME_DIR"]).glob("*.log")) == []
     assert isinstance(caught.value, RuntimeError)
     text = str(caught.value)
     assert "\n" not in text
@@ -70,22 +68,8 @@ def test_a_folder_that_is_not_there(place: Place, folder: Path) -> None:
     assert "does not exist" in failure(place, cwd=str(folder / "gone"))
 
 
-def image_without(place: Place, name: str, *commands: str) -> str:
-    """A snapshot of a container in which something was deleted."""
-    container = place.engine.create(ContainerSpec())
-    try:
-        place.engine.start(container.id)
-        for command in commands:
-            process = place.engine.spawn(container.id, ProcessSpec(("/bin/sh", "-c", command)))
-            assert process.wait(60) == 0, command
-            process.close()
-        return place.engine.snapshot(container.id, name).name
-    finally:
-        place.engine.remove(container.id, force=True)
-
-
 def test_a_python_without_ipykernel(place: Place, folder: Path) -> None:
-    image = image_without(
+    image = make_image(
         place, "no-ipykernel", "rm -rf $(python -c 'import ipykernel, os; print(os.path.dirname(ipykernel.__file__))')"
     )
     text = failure(place, image=image)
@@ -94,14 +78,14 @@ def test_a_python_without_ipykernel(place: Place, folder: Path) -> None:
 
 
 def test_a_python_that_cannot_start(place: Place, folder: Path) -> None:
-    image = image_without(
+    image = make_image(
         place, "broken-traitlets", "echo 1/0 > $(python -c 'import traitlets; print(traitlets.__file__)')"
     )
     assert "ZeroDivisionError" in failure(place, image=image)
 
 
 def test_a_malformed_kernelspec_in_the_image(place: Place, folder: Path) -> None:
-    image = image_without(
+    image = make_image(
         place,
         "bad-spec",
         "echo '[' > $(python -c 'import sys; print(sys.prefix)')/share/jupyter/kernels/python3/kernel.json",
@@ -181,7 +165,7 @@ def test_a_notebook_tightens(place: Place, folder: Path, start: Start) -> None:
 
 
 def test_a_notebook_chooses_its_image(place: Place, folder: Path, start: Start) -> None:
-    image = image_without(place, "with-a-file", "echo hello > /root/greeting")
+    image = make_image(place, "with-a-file", "echo hello > /root/greeting")
     _, client = start(env={**os.environ, **notebook(folder, {"container": {"image": image}})})
     assert value(client, "open('/root/greeting').read()") == "hello"
 

@@ -13,6 +13,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from nbhull.runtime.engine import Engine
+from nbhull.runtime.model import ContainerSpec, ProcessSpec
 
 PATIENCE = 60.0
 """seconds for a kernel that starts beside many others on a small machine"""
@@ -85,9 +86,9 @@ def connect(manager: KernelManager) -> BlockingKernelClient:
     return client
 
 
-def install_spec(name: str, prefix: Path, **config: Any) -> str:
+def install_spec(name: str, below: Path, **config: Any) -> str:
     """Write a kernelspec with exactly this config, right or wrong."""
-    folder = prefix / "share/jupyter/kernels" / name
+    folder = below / "share/jupyter/kernels" / name
     folder.mkdir(parents=True)
     stanza = {"provisioner_name": "container-provisioner", "config": config}
     spec = {
@@ -105,3 +106,17 @@ def runtime_entries() -> set[str]:
     base = os.environ.get("XDG_RUNTIME_DIR") or ("/run" if os.getuid() == 0 else None)
     folder = Path(base, "nbhull") if base else Path(f"/tmp/nbhull-{os.getuid()}")
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} if folder.is_dir() else set()
+
+
+def make_image(place: Place, name: str, *commands: str) -> str:
+    """A snapshot of a container of the image `host` in which these commands ran; gives its name."""
+    container = place.engine.create(ContainerSpec())
+    try:
+        place.engine.start(container.id)
+        for command in commands:
+            process = place.engine.spawn(container.id, ProcessSpec(("/bin/sh", "-c", command)))
+            assert process.wait(60) == 0, command
+            process.close()
+        return place.engine.snapshot(container.id, name).name
+    finally:
+        place.engine.remove(container.id, force=True)
