@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from nbhull.runtime.errors import InvalidInput
@@ -10,7 +12,7 @@ from nbhull.runtime.verbs.parser import parse, resolve
 from nbhull.runtime.verbs.table import VERBS, verbs
 
 
-def values(line: str, where: str = "cli") -> dict[str, object]:
+def values(line: str, where: str = "cli") -> dict[str, Any]:
     return parse(line.split(), where)[1]
 
 
@@ -48,7 +50,7 @@ def test_options_stand_behind_positionals_where_no_command_follows() -> None:
 
 def test_a_repeated_option_is_kept_and_a_single_one_overridden() -> None:
     found = values("run -v /a:/b -v ./c:/d:ro --name one --name two host")
-    first, second = found["volume"]  # type: ignore[misc]
+    first, second = found["volume"]
     assert first == Mount("/a", "/b")
     assert (second.target, second.read_only, second.source[0]) == ("/d", True, "/")
     assert found["name"] == "two"

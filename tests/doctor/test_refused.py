@@ -351,7 +351,7 @@ def test_the_runtime_folders_path_is_too_long_for_sockets() -> None:
 def test_a_python_without_ipykernel(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     code = "from nbhull.runtime.doctor.places import probe_python; print(*probe_python()[1:], sep='|')"
-    command = [tmp_path / "bare/bin/python", "-c", code]
+    command = [str(tmp_path / "bare/bin/python"), "-c", code]
     env = {"PYTHONPATH": str(IMPORTED_FROM)}
     seen = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     works, _, mend = seen.stdout.strip().split("|")
