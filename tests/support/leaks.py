@@ -74,6 +74,8 @@ def _cgroups() -> Findings:
 def _is_of_this_session(cgroup: Path) -> bool:
     """Whether a cgroup is empty, and so left by somebody, or holds a process of this session."""
     try:
+        if os.getuid() not in (0, cgroup.stat().st_uid):
+            return False
         members = [int(pid) for pid in (cgroup / "cgroup.procs").read_text().split()]
     except OSError:
         return False  # it went while we looked
@@ -88,9 +90,12 @@ def mark_session() -> None:
 def _descends_from_this_session(pid: int) -> bool:
     """Whether the process, or one it descends from, carries this session's mark, so that sessions at
     the same time do not blame each other. In doubt it does."""
+    ids = _own_ids()
     while pid > 1:
         folder = Path(f"/proc/{pid}")
         try:
+            if not any(_owner(folder) in some for some in ids):
+                return False
             if f":{os.getpid()}:".encode() in _environment(folder).get(MARK.encode(), b""):
                 return True
             pid = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
@@ -99,6 +104,12 @@ def _descends_from_this_session(pid: int) -> bool:
         except (FileNotFoundError, ProcessLookupError):
             return False
     return False
+
+
+def _owner(process: Path) -> int:
+    """The user id of a process; its folder's owner is root's where it is not dumpable."""
+    lines = (process / "status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Uid:")).split()[1])
 
 
 def _environment(process: Path) -> dict[bytes, bytes]:
@@ -118,23 +129,15 @@ def _own_ids() -> list[range]:
 
 def _processes() -> Findings:
     found: Findings = set()
-    ids = _own_ids()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            status = dict(
-                line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line
-            )
+            comm = (folder / "comm").read_text().strip()
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
-        uid = int(status["Uid"].split()[0])
-        what = f"{folder.name} {status['Name']}: {' '.join(words).strip()}"
-        if (
-            SIGN in what
-            and status["State"][0] not in "ZX"
-            and any(uid in some for some in ids)
-            and _descends_from_this_session(int(folder.name))
-        ):
+        what = f"{folder.name} {comm}: {' '.join(words).strip()}"
+        if SIGN in what and state not in "ZX" and _descends_from_this_session(int(folder.name)):
             found.add(("process", what))
     return found
 
