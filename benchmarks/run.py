@@ -31,6 +31,8 @@ RESULTS = ROOT / "benchmarks/results.json"
 def surroundings() -> Iterator[None]:
     """A store and a kernelspec for this run alone, found by all that it starts."""
     with tempfile.TemporaryDirectory(prefix="bench-store-", ignore_cleanup_errors=True) as folder:
+        # Some environments forbid Python to keep compiled modules; an installed package has them.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["NBHULL_HOME"] = f"{folder}/store"
         os.environ["JUPYTER_PATH"] = f"{folder}/share/jupyter"
         subprocess.run(
