@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from nbhull.runtime.engine import Engine
+from support.waiting import eventually
 
 NBHULL = [sys.executable, "-m", "nbhull.runtime.cli"]
 READY_UNTIL_TRAPPED = "trap 'echo got; exit 3' {}; echo ready; while :; do sleep 0.05; done"
@@ -263,7 +264,9 @@ def test_no_output_is_lost_at_the_end(sessions: list[TerminalSession]) -> None:
 
 
 def test_typing_much_while_nobody_reads_does_not_block(sessions: list[TerminalSession]) -> None:
-    script = "stty raw -echo; echo ready; head -c 300000 /dev/zero | tr '\\0' x; head -c 200000 | wc -c"
+    # by the time that it has read one byte we are typing, and it writes far more than any buffer holds
+    write, read = "head -c 3000000 /dev/zero | tr '\\0' x", "head -c 199999 | wc -c"
+    script = f"stty raw -echo; echo ready; head -c 1 > /dev/null; {write}; {read}"
     session = on_terminal(sessions, "run", "--rm", "-it", "host", "sh", "-c", script)
     session.read_until(b"ready")
     typed = b"y" * 200_000
@@ -277,8 +280,8 @@ def test_typing_much_while_nobody_reads_does_not_block(sessions: list[TerminalSe
             except BlockingIOError:
                 os.sched_yield()
     assert session.end() == 0
-    assert session.seen.count(b"x") == 300_000
-    assert session.seen.endswith(b"200000\n")
+    assert session.seen.count(b"x") == 3_000_000
+    assert session.seen.endswith(b"199999\n")
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
@@ -300,10 +303,15 @@ def test_a_terminal_without_standard_input() -> None:
     assert (done.stdout, done.returncode) == ("yes\n", 0)
 
 
-def test_exec_gives_a_terminal_too(sessions: list[TerminalSession]) -> None:
+def test_exec_gives_a_terminal_too_and_what_was_written_at_the_end_still_comes(
+    sessions: list[TerminalSession], engine: Engine
+) -> None:
     outer = started("run", "--rm", "--name", "box", "host", "sh", "-c", "echo ready; exec sleep 1000")
-    session = on_terminal(sessions, "exec", "-it", "box", "sh", "-c", "stty size; tty -s && echo terminal")
+    script = "stty size; head -c 30000 /dev/zero | tr '\\0' x; touch /srv/done"
+    session = on_terminal(sessions, "exec", "-it", "box", "sh", "-c", script)
+    # nobody reads until the command has ended, so nbhull still has most of it to copy then
+    eventually(lambda: engine.listdir("box", "/srv"), "the command's end")
     assert session.end() == 0
-    assert session.seen == b"11 77\r\nterminal\r\n"
+    assert session.seen == b"11 77\r\n" + b"x" * 30_000
     outer.terminate()
     outer.communicate(timeout=30)
