@@ -307,11 +307,11 @@ def test_exec_gives_a_terminal_too_and_what_was_written_at_the_end_still_comes(
     sessions: list[TerminalSession], engine: Engine
 ) -> None:
     outer = started("run", "--rm", "--name", "box", "host", "sh", "-c", "echo ready; exec sleep 1000")
-    script = "stty size; head -c 30000 /dev/zero | tr '\\0' x; touch /srv/done"
+    script = "stty size; head -c 20000 /dev/zero | tr '\\0' x; touch /srv/done"
     session = on_terminal(sessions, "exec", "-it", "box", "sh", "-c", script)
     # nobody reads until the command has ended, so nbhull still has most of it to copy then
     eventually(lambda: engine.listdir("box", "/srv"), "the command's end")
     assert session.end() == 0
-    assert session.seen == b"11 77\r\n" + b"x" * 30_000
+    assert session.seen == b"11 77\r\n" + b"x" * 20_000
     outer.terminate()
     outer.communicate(timeout=30)
