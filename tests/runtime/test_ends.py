@@ -112,10 +112,13 @@ def test_a_client_that_dies_does_not_leave_a_container_frozen(engine: Engine) ->
 
 
 def test_after_close_nothing_runs(store: Path) -> None:
-    before = traces()
     engine = Engine(store)
     box = Box(engine, ContainerSpec())
     process = engine.spawn(box.id, ProcessSpec(("sleep", "1000")))
+    launcher = engine.launcher()
+    pid, groups = launcher.pid, Path(launcher.folder, "cgroups").read_text().split()
     engine.close()
     assert process.wait(10) == -9
-    assert not traces() - before
+    assert not os.path.exists(f"/proc/{pid}")
+    assert not os.path.exists(launcher.folder)
+    assert not any(os.path.exists(group) for group in groups)
