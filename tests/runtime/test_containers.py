@@ -313,7 +313,7 @@ except OSError:
 @pytest.mark.requires("user")
 def test_a_limit_that_cannot_be_enforced_is_refused(engine: Engine) -> None:
     container = engine.create(ContainerSpec(limits=Limits(memory=1 << 26)))
-    if engine.launcher().request and os.access("/sys/fs/cgroup/memory", os.W_OK):
+    if os.access("/sys/fs/cgroup/memory", os.W_OK):
         pytest.skip("this user may set limits")
     with pytest.raises(HostUnable, match="memory limit cannot be enforced"):
         engine.start(container.id)

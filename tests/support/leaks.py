@@ -19,7 +19,7 @@ Findings = set[tuple[str, str]]
 
 def runtime_folders() -> list[Path]:
     """The folders for what lives only as long as containers run."""
-    folders = [Path("/run/nbhull"), *Path("/tmp").glob(f"{SIGN}-*")]
+    folders = [Path("/run/nbhull"), Path(f"/tmp/{SIGN}-{os.getuid()}")]
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         folders.append(Path(runtime) / SIGN)
     return [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)]
@@ -31,7 +31,7 @@ def _files() -> Findings:
         ("file", str(path))
         for folder in runtime_folders()
         for entry in set(folder.iterdir()) - _held_by_others(folder)
-        for path in (entry, *entry.rglob("*"))
+        for path in (entry, *(Path(inner, name) for inner, folders, files in os.walk(entry) for name in (*folders, *files)))
     }
 
 
