@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -128,7 +127,7 @@ class Engine:
 
     def create(self, spec: ContainerSpec) -> Container:
         """Make a container, not yet running. Raises NotFound (image), Conflict (name), InvalidInput."""
-        identity = secrets.token_hex(6)
+        identity = os.urandom(6).hex()
         name = parse_name(spec.name, "container name") if spec.name is not None else identity
         hostname = spec.hostname or name[:63]
         if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})", hostname) is None:
@@ -333,7 +332,7 @@ class Engine:
         go on. Raises Conflict when the name is taken."""
         row = self.row(ref)
         record = json.loads(row["record"])
-        identity = secrets.token_hex(6)
+        identity = os.urandom(6).hex()
         name = parse_name(name, "snapshot name") if name is not None else f"{row['name'][:100]}-{identity[:6]}"
         self.refuse_taken(name)
         layer = self.store.path("layers", identity)
@@ -412,7 +411,7 @@ class Engine:
     def replace_writable(self, identity: str, record: composition.Record) -> str:
         """Put empty writable parts in place of a container's; returns where the old ones lie now."""
         folder = self.store.path("containers", identity)
-        discarded = f"containers/{identity}/discarded-{secrets.token_hex(4)}"
+        discarded = f"containers/{identity}/discarded-{os.urandom(4).hex()}"
         os.mkdir(self.store.path(discarded), 0o700)
         for key in composition.keys(record):
             os.rename(f"{folder}/{key}", self.store.path(discarded, key))

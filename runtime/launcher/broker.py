@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import select
 import shutil
 import signal
@@ -188,7 +187,7 @@ class Launcher:
     def prepare(self) -> None:
         """Have a spare init made, in cgroups of its own: entering them waits for the kernel's grace
         periods, which the next container's start then need not."""
-        group = cgroups.create(self.hierarchies, secrets.token_hex(6))
+        group = cgroups.create(self.hierarchies, os.urandom(6).hex())
         self.note_groups(group)
         descriptors = group.open_procs()
         ours, theirs = wire.pair()
@@ -221,7 +220,7 @@ class Launcher:
         request["spare"] = group is not None
         if group is None:
             limited = self.keep_spare or any(limit is not None for limit in limits)
-            group = cgroups.create(self.hierarchies if limited else cgroups.NOWHERE, secrets.token_hex(6))
+            group = cgroups.create(self.hierarchies if limited else cgroups.NOWHERE, os.urandom(6).hex())
         self.groups[name] = group
         try:
             cgroups.configure(group, *limits)

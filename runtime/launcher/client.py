@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 import select
+import signal
 import socket
 import stat
 import sys
@@ -88,7 +88,7 @@ def start(home: str, *, fork: bool) -> Client:
     `fork`: do so by a fork of this process, which is quick but needs it to be single-threaded; else
     a new interpreter is executed. Raises HostUnable, with what mends it, where the machine refuses.
     """
-    folder = f"{runtime_folder()}/{secrets.token_hex(4)}"
+    folder = f"{runtime_folder()}/{os.urandom(4).hex()}"
     if len(os.fsencode(folder)) + 40 > LONGEST_SOCKET_PATH:
         raise HostUnable(
             f"the runtime folder's path {folder!r} is too long for Unix sockets",
@@ -134,6 +134,9 @@ def fork_launcher(server: socket.socket, folder: str, home: str) -> int:
     if pid == 0:
         with last_act(server, "the launcher's fork"):
             os.setsid()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)  # the command line's handlers are not the launcher's
             close_all_but([0, 1, 2, server.fileno()])
             null = os.open("/dev/null", os.O_RDWR)
             os.dup2(null, 0)
