@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from jupyter_client.manager import KernelManager
 
 from nbhull.kernel import specs
 from nbhull.kernel.engines import close_shared_engine, shared_engine
-from support.jupyter import Place, Start, connect
+from support.jupyter import Place, Start, connect, runtime_entries
 from support.stores import delete_tree
 
 
@@ -19,7 +21,10 @@ from support.stores import delete_tree
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Folders of this session's own for Jupyter and nbhull, with the kernelspec `nbhull` in them."""
     base = tmp_path_factory.mktemp("jupyter")
+    # short, since the path of a socket is; of this session alone, so that what is left in it is ours
+    runtime = Path(tempfile.mkdtemp(prefix="nbhull-tests-"))
     variables = {
+        "XDG_RUNTIME_DIR": runtime,
         "NBHULL_HOME": base / "store",
         "JUPYTER_PATH": base / "prefix/share/jupyter",
         "JUPYTER_DATA_DIR": base / "data",
@@ -32,11 +37,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         for name, path in variables.items():
             patch.setenv(name, str(path))
         specs.install(prefix=str(base / "prefix"))
+        shared_engine().launcher()  # stays from here to the end, so that tests can tell what came and went
         yield Place(base / "prefix", shared_engine())
         left = [container.name for container in shared_engine().containers()]
         close_shared_engine()
         delete_tree(base / "store")
+        entries = runtime_entries()
+    shutil.rmtree(runtime)
     assert left == [], "tests left containers behind"
+    assert entries == set(), "tests left sockets behind"
 
 
 @pytest.fixture

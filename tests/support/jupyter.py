@@ -102,9 +102,8 @@ def install_spec(name: str, below: Path, **config: Any) -> str:
 
 
 def runtime_entries() -> set[str]:
-    """Names in nbhull's runtime folder: each is a launcher with its containers."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or ("/run" if os.getuid() == 0 else None)
-    folder = Path(base, "nbhull") if base else Path(f"/tmp/nbhull-{os.getuid()}")
+    """What lies in the session's runtime folder: a folder for each launcher, with its containers'."""
+    folder = Path(os.environ["XDG_RUNTIME_DIR"], "nbhull")
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} if folder.is_dir() else set()
 
 
