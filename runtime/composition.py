@@ -62,6 +62,9 @@ def make_mountpoints(folder: str, targets: list[tuple[str, bool]]) -> None:
         if not is_folder and not os.path.lexists(path):
             with open(path, "x"):
                 pass
+    for name, mode in hostimage.FOLDERS.items():
+        if os.path.isdir(f"{folder}/{name}"):
+            os.chmod(f"{folder}/{name}", mode)  # this layer's folders lie over the skeleton's
 
 
 def make_etc(folder: str, spec: ContainerSpec, hostname: str, identity: str) -> None:

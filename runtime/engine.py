@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 from nbhull.runtime import composition
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
 from nbhull.runtime.hostimage import process_environment
-from nbhull.runtime.launcher import broker, client, wire
+from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.launcher.client import Process
 from nbhull.runtime.model import (
     HOST_IMAGE,
@@ -31,12 +29,10 @@ from nbhull.runtime.model import (
     Usage,
     parse_name,
 )
+from nbhull.runtime.running import holds, is_running, socket_folder, sweep_ended
 from nbhull.runtime.store import Store
 
 __all__ = ["Engine", "Process", "default_home"]
-
-YOUNG = 10.0
-"""seconds; a launcher's folder without a held lock is left alone for so long, since it may be starting"""
 
 
 class Engine:
@@ -219,7 +215,7 @@ class Engine:
             container=row["id"],
             argv=list(spec.argv),
             env=env,
-            cwd=spec.cwd or env.get("HOME", "/"),
+            cwd=spec.cwd or (env.get("HOME", "/") if uid == 0 else "/"),
             uid=uid,
             gid=gid,
             groups=[],
@@ -452,44 +448,6 @@ def default_home() -> Path:
     if os.getuid() == 0 and "XDG_DATA_HOME" not in os.environ:
         return Path("/var/lib/nbhull")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "nbhull"
-
-
-def socket_folder(launcher: str, identity: str) -> str:
-    """The folder for a running container's sockets."""
-    return f"{launcher}/{identity}"
-
-
-def is_running(folder: str) -> bool:
-    """Whether the launcher of that folder lives: it holds its lock."""
-    try:
-        fd = os.open(f"{folder}/{broker.LOCK}", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
-def holds(launcher: str, identity: str) -> bool:
-    """Whether a launcher lives and runs that container."""
-    return bool(launcher) and os.path.isdir(socket_folder(launcher, identity)) and is_running(launcher)
-
-
-def sweep_ended() -> None:
-    """Clean up after launchers that were killed: their folders and cgroups."""
-    base = client.runtime_folder()
-    for name in os.listdir(base):
-        folder = f"{base}/{name}"
-        try:
-            young = time.time() - os.stat(folder).st_mtime < YOUNG
-        except FileNotFoundError:
-            continue
-        if not young and not is_running(folder):
-            broker.sweep(folder)
 
 
 def image_of(row: Row) -> Image:

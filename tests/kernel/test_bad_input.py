@@ -154,6 +154,7 @@ def execute_with(place: Place, environment: dict[str, str]) -> str:
         manager.context.destroy(linger=0)
 
 
+@pytest.mark.requires("cgroup-memory")
 def test_a_notebook_tightens(place: Place, folder: Path, start: Start) -> None:
     spec = install_spec("limited", place.prefix, memory="2g", pids=500)
     asked = {"memory": "1g", "pids": 1000, "network": "none", "cpus": 1}

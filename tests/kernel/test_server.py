@@ -48,6 +48,7 @@ async def test_a_session(server: Server, folder: Path) -> None:
     assert [name for name in runtime_entries() if name.endswith("control.sock")] == []
 
 
+@pytest.mark.requires("cgroup-cpu")
 async def test_metadata_of_the_notebook(server: Server, folder: Path) -> None:
     session = await server.start_session(notebook(folder, network="none", cpus=1))
     page = await server.open_page(session["kernel"]["id"])

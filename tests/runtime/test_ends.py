@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nbhull.runtime.engine import Engine, is_running, sweep_ended
+from nbhull.runtime.engine import Engine
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.model import ContainerSpec, ProcessSpec
+from nbhull.runtime.running import is_running, sweep_ended
 from support.boxes import Box
 from support.leaks import traces
 from support.waiting import eventually
@@ -61,7 +62,7 @@ def test_a_killed_launcher_leaves_nothing_that_the_next_does_not_clean_up(
     assert engine.container("lost").state == "stopped"
     assert engine.start("lost").state == "running"
     assert box.out("cat /root/file") == "kept"
-    monkeypatch.setattr("nbhull.runtime.engine.YOUNG", 0.0)
+    monkeypatch.setattr("nbhull.runtime.running.YOUNG", 0.0)
     sweep_ended()
     assert not os.path.exists(launcher.folder)
 
@@ -69,37 +70,27 @@ def test_a_killed_launcher_leaves_nothing_that_the_next_does_not_clean_up(
 def test_a_killed_holder_ends_its_launcher(engine: Engine) -> None:
     Box(engine, ContainerSpec(name="held"))
     launcher = engine.launcher()
-    holder = int(Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()[0])
-    os.kill(holder, signal.SIGKILL)
+    os.kill(children(launcher.pid)[0], signal.SIGKILL)
     eventually(lambda: not os.path.exists(launcher.folder), "the launcher has cleaned up")
     assert engine.container("held").state == "stopped"
     assert engine.start("held").state == "running"
 
 
 def test_a_killed_init_ends_its_container_alone(engine: Engine) -> None:
-    one, two = Box(engine, ContainerSpec(name="one")), Box(engine, ContainerSpec(name="two"))
-    namespace = one.out("readlink /proc/self/ns/pid")
+    Box(engine, ContainerSpec(name="one"))
+    two = Box(engine, ContainerSpec(name="two"))
     process = engine.spawn("one", ProcessSpec(("sleep", "1000")))
-    (init,) = (p.name for p in Path("/proc").glob("[0-9]*") if in_namespace(p, namespace) and is_init(p))
-    os.kill(int(init), signal.SIGKILL)
+    holder = children(engine.launcher().pid)[0]
+    os.kill(children(holder)[0], signal.SIGKILL)  # the oldest init
     assert process.wait(10) == -9
     eventually(lambda: engine.container("one").state == "stopped", "the container has ended")
     assert two.out("echo alive") == "alive"
     assert engine.start("one").state == "running"
 
 
-def in_namespace(folder: Path, namespace: str) -> bool:
-    """Whether a process of the host's is in that process namespace."""
-    try:
-        return "NSpid:" in (folder / "status").read_text() and os.readlink(folder / "ns/pid") == namespace
-    except (FileNotFoundError, PermissionError, ProcessLookupError):
-        return False
-
-
-def is_init(folder: Path) -> bool:
-    """Whether a process is the first of a nested process namespace."""
-    line = next(line for line in (folder / "status").read_text().splitlines() if line.startswith("NSpid:"))
-    return line.split()[-1] == "1"
+def children(pid: int) -> list[int]:
+    """The children of a single-threaded process, oldest first."""
+    return sorted(int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def test_a_client_that_dies_does_not_leave_a_container_frozen(engine: Engine) -> None:

@@ -13,6 +13,7 @@ from nbhull.runtime.engine import Engine
 from nbhull.runtime.errors import Conflict, NotFound
 from nbhull.runtime.model import ContainerSpec, ProcessSpec
 from support.boxes import Box
+from support.waiting import eventually
 
 pytestmark = pytest.mark.nosubuid
 
@@ -64,11 +65,17 @@ def test_a_snapshot_is_an_image(engine: Engine) -> None:
     assert third.run("test -e /srv/tree").returncode == 1
 
 
+def wait_for_file(box: Box, path: str) -> None:
+    """Wait until a file has something in it."""
+    eventually(lambda: box.run(f"test -s {path}").returncode == 0, path)
+
+
 def test_processes_go_on_across_a_snapshot(make_box: Callable[..., Box]) -> None:
     box = make_box()
     with box.engine.spawn(
         box.id, ProcessSpec(("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >> /srv/log; done"))
     ) as writer:
+        wait_for_file(box, "/srv/log")
         for number in range(5):
             engine_snapshot = box.engine.snapshot(box.id, f"{box.id}-{number}")
             assert engine_snapshot.size > 0
@@ -81,6 +88,7 @@ def test_processes_go_on_across_a_snapshot(make_box: Callable[..., Box]) -> None
 def test_nothing_written_later_is_in_a_snapshot(make_box: Callable[..., Box]) -> None:
     box = make_box()
     with box.engine.spawn(box.id, ProcessSpec(("sh", "-c", "exec 3> /srv/open; while :; do echo x >&3; done"))):
+        wait_for_file(box, "/srv/open")
         box.engine.snapshot(box.id, f"{box.id}-open")
         layer = box.engine.store.find("images", f"{box.id}-open", "image")["id"]
         kept = Path(box.engine.store.path("layers", layer, "root/srv/open"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 SIGN = "nbhull"
@@ -19,7 +20,7 @@ Findings = set[tuple[str, str]]
 
 def runtime_folders() -> list[Path]:
     """The folders for what lives only as long as containers run."""
-    folders = [Path("/run/nbhull"), Path(f"/tmp/{SIGN}-{os.getuid()}")]
+    folders = [Path("/run/nbhull"), *Path("/tmp").glob(f"{SIGN}-*")]
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         folders.append(Path(runtime) / SIGN)
     return [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)]
@@ -30,9 +31,23 @@ def _files() -> Findings:
     return {
         ("file", str(path))
         for folder in runtime_folders()
-        for entry in set(folder.iterdir()) - _held_by_others(folder)
-        for path in (entry, *(Path(inner, name) for inner, folders, files in os.walk(entry) for name in (*folders, *files)))
+        for entry in _entries(folder) - _held_by_others(folder)
+        for path in (entry, *_below(entry))
     }
+
+
+def _entries(folder: Path) -> set[Path]:
+    """What lies in a folder; nothing if it has gone meanwhile."""
+    try:
+        return set(folder.iterdir())
+    except FileNotFoundError:
+        return set()
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All that lies below a folder, of what stays while we look."""
+    for inner, folders, files in os.walk(folder):
+        yield from (Path(inner, name) for name in (*folders, *files))
 
 
 def _held_by_others(folder: Path) -> set[Path]:
