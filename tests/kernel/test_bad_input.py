@@ -11,7 +11,7 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 from nbhull.kernel.failure import KernelFailed
-from support.jupyter import Place, Start, execute, install_spec, make_image, runtime_entries, value
+from support.jupyter import Place, Start, container_entries, execute, install_spec, make_image, value
 
 names = iter(range(1000))
 
@@ -19,7 +19,7 @@ names = iter(range(1000))
 def failure(place: Place, *, cwd: str | None = None, env: dict[str, str] | None = None, **config: Any) -> str:
     """What a start with this config fails with. Nothing may be left of it."""
     containers = {container.id for container in place.engine.containers()}
-    entries = {name for name in runtime_entries() if "/" in name}
+    entries = container_entries()
     spec = install_spec(f"bad-{next(names)}", place.prefix, **config)
     manager = KernelManager(kernel_name=spec)
     kwargs: dict[str, Any] = {"cwd": cwd} if cwd else {}
@@ -29,7 +29,7 @@ def failure(place: Place, *, cwd: str | None = None, env: dict[str, str] | None 
         manager.start_kernel(**kwargs)
     manager.cleanup_resources()
     assert {container.id for container in place.engine.containers()} == containers
-    assert {name for name in runtime_entries() if "/" in name} - entries == set()
+    assert container_entries() - entries == set()
     assert list(Path(os.environ["JUPYTER_RUNTIME_DIR"]).glob("*.log")) == []
     assert isinstance(caught.value, RuntimeError)
     text = str(caught.value)
@@ -154,7 +154,7 @@ def execute_with(place: Place, environment: dict[str, str]) -> str:
         manager.context.destroy(linger=0)
 
 
-@pytest.mark.requires("cgroup-memory")
+@pytest.mark.requires("cgroup-memory", "cgroup-pids", "cgroup-cpu")
 def test_a_notebook_tightens(place: Place, folder: Path, start: Start) -> None:
     spec = install_spec("limited", place.prefix, memory="2g", pids=500)
     asked = {"memory": "1g", "pids": 1000, "network": "none", "cpus": 1}

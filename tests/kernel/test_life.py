@@ -13,7 +13,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 
-from support.jupyter import PATIENCE, Place, Start, execute, runtime_entries, value
+from support.jupyter import PATIENCE, Place, Start, container_entries, execute, value
 from support.waiting import eventually
 
 
@@ -127,7 +127,7 @@ def test_kill_ends_the_kernel_alone(start: Start, place: Place) -> None:
 
 
 def test_shutdown_leaves_nothing(start: Start, place: Place) -> None:
-    before = runtime_entries()
+    before = container_entries()
     manager, client = start()
     container = manager.provisioner.contained.container
     assert container is not None
@@ -140,7 +140,7 @@ def test_shutdown_leaves_nothing(start: Start, place: Place) -> None:
     assert container.id not in [c.id for c in place.engine.containers()]
     assert not Path(container.socket_folder).exists()
     assert not log.exists()
-    assert {name for name in runtime_entries() - before if container.id in name} == set()
+    assert container_entries() == before
 
 
 def test_cleanup_without_a_launch(place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,11 @@ def runtime_entries() -> set[str]:
     """What lies in the session's runtime folder: a folder for each launcher, with its containers'."""
     folder = Path(os.environ["XDG_RUNTIME_DIR"], "nbhull")
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} if folder.is_dir() else set()
+
+
+def container_entries() -> set[str]:
+    """What lies in the runtime folder for containers alone."""
+    return {entry for entry in runtime_entries() if re.match(r"[0-9a-f]+/[0-9a-f]{12}", entry)}
 
 
 def make_image(place: Place, name: str, *commands: str) -> str:
