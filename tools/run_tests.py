@@ -21,6 +21,9 @@ import suite_users
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build/tests"
 
+LONGEST_RUN = 420
+"""seconds that one of the runs may take; far above what it needs"""
+
 PACKAGES = {
     "bwrap": "bubblewrap",
     "git": "git",
@@ -86,13 +89,18 @@ def install_packages(packages: list[str]) -> None:
         subprocess.run(install, env=environment, check=True)
 
 
+def pytest_command(python: str | Path, run: str, report: Path, arguments: list[str]) -> list[str | Path]:
+    """One run of the suite; interrupted, so that it still reports, if a hang holds it up for too long."""
+    limit = ["timeout", "--foreground", "--signal=INT", "--kill-after=30", str(LONGEST_RUN)]
+    return [*limit, python, "-m", "pytest", f"--run={run}", f"--junitxml={report}", *arguments]
+
+
 def run_here(run: str, arguments: list[str]) -> Outcome:
     """Run the suite as whoever runs this."""
     report = REPORTS / f"{run}.xml"
     report.unlink(missing_ok=True)
     status = subprocess.run(
-        [sys.executable, "-m", "pytest", f"--run={run}", f"--junitxml={report}", *arguments],
-        cwd=ROOT, check=False,
+        pytest_command(sys.executable, run, report, arguments), cwd=ROOT, check=False
     ).returncode
     return read_report(report, status)
 
@@ -105,7 +113,7 @@ def run_as(run: str, name: str, wheelhouse: Path, wheel: Path, arguments: list[s
     report = user.tree / "report.xml"
     with suite_users.session(user), suite_users.delegated_cgroup(user) as enter:
         status = subprocess.run(
-            user.command(user.python, "-m", "pytest", f"--run={run}", f"--junitxml={report}", *arguments),
+            user.command(*pytest_command(user.python, run, report, arguments)),
             cwd=user.tree, check=False, preexec_fn=enter,
         ).returncode
     return read_report(report, status)

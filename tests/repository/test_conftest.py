@@ -68,6 +68,36 @@ def test_a_process_left_fails_the_session(tmp_path: Path) -> None:
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
 
 
+HOLD_A_SOCKET = """
+import socket, sys
+held = socket.socket(socket.AF_UNIX)
+held.bind(sys.argv[1])
+print("bound", flush=True)
+open(sys.argv[2]).read()
+"""
+
+
+def test_a_socket_left_fails_the_session(tmp_path: Path) -> None:
+    fifo = tmp_path / "end"
+    os.mkfifo(fifo)
+    writer = os.open(fifo, os.O_RDWR)
+    holder = [sys.executable, "-c", HOLD_A_SOCKET, str(tmp_path / "nbhull.sock"), str(fifo)]
+    try:
+        done = run_suite(
+            tmp_path,
+            f"def test_leaves():\n"
+            f"    left = subprocess.Popen({holder!r}, stdout=subprocess.PIPE)\n"
+            f"    with left.stdout:\n"
+            f"        assert left.stdout.readline() == b'bound\\n'\n"
+            f"    left.returncode = 0\n",
+        )
+    finally:
+        os.close(writer)
+    assert "1 passed" in done.stdout
+    assert f"socket: {tmp_path}/nbhull.sock" in done.stdout
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+
+
 def test_a_clean_session_passes(tmp_path: Path) -> None:
     done = run_suite(tmp_path, "def test_nothing():\n    pass\n")
     assert done.returncode == pytest.ExitCode.OK

@@ -53,12 +53,9 @@ def _below(folder: Path) -> Iterator[Path]:
 def _held_by_others(folder: Path) -> set[Path]:
     """The entries of a runtime folder in which a process of no session of ours has files open."""
     held = set()
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            path = Path(os.readlink(descriptor))
-        except OSError:
-            continue  # it went while we looked, or it is not ours to read
-        if path.is_relative_to(folder) and not _descends_from_this_session(int(descriptor.parts[2])):
+    for pid, target in _descriptors():
+        path = Path(target)
+        if path.is_relative_to(folder) and path != folder and not _descends_from_this_session(pid):
             held.add(folder / path.relative_to(folder).parts[0])
     return held
 
@@ -73,8 +70,25 @@ def _mounts(signs: tuple[str, ...]) -> Findings:
 
 
 def _sockets(signs: tuple[str, ...]) -> Findings:
-    paths = (line.split(maxsplit=7)[7:] for line in Path("/proc/net/unix").read_text().splitlines()[1:])
-    return {("socket", path[0]) for path in paths if path and any(sign in path[0] for sign in signs)}
+    # The table is the network namespace's, so it shows everybody's; a bound socket has a holder.
+    fields = (line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    suspects = {f"socket:[{f[6]}]": f[7] for f in fields if len(f) > 7 and any(sign in f[7] for sign in signs)}
+    if not suspects:
+        return set()
+    return {
+        ("socket", suspects[target])
+        for pid, target in _descriptors()
+        if target in suspects and _descends_from_this_session(pid)
+    }
+
+
+def _descriptors() -> Iterator[tuple[int, str]]:
+    """Every open descriptor that this user may see: whose it is, and what it leads to."""
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            yield int(descriptor.parts[2]), os.readlink(descriptor)
+        except OSError:
+            continue  # it went while we looked, or it is not ours to read
 
 
 def _cgroups() -> Findings:
