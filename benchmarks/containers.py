@@ -19,6 +19,8 @@ from nbhull.runtime.engine import Engine
 from nbhull.runtime.model import ContainerSpec
 
 TRUE = "/usr/bin/true"
+PEERS = {"runc": "runc", "bwrap": "bubblewrap", "podman": "podman"}
+"""what nbhull is compared with, and the Debian packages"""
 NBHULL = Path(sys.executable).with_name("nbhull")
 
 
@@ -159,7 +161,7 @@ def one_shot(quick: bool) -> Result:
                 variants[name] = measurement
             except subprocess.CalledProcessError as error:
                 unavailable[name] = f"exit status {error.returncode} on this machine"
-        for name in {"runc", "bwrap", "podman"} - set(others):
+        for name in set(PEERS) - set(others):
             unavailable[name] = "not installed"
         variants["fork+exec"] = fork_exec
         samples = measure(variants, rounds=10 if quick else 50, warmups=2)

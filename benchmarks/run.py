@@ -12,6 +12,7 @@ import datetime
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,11 @@ import kernels
 import report
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tools"))
+
+import debian  # noqa: E402
+import suite_users  # noqa: E402
+
 RESULTS = ROOT / "benchmarks/results.json"
 
 
@@ -55,9 +61,6 @@ def run_here(quick: bool) -> dict[str, Any]:
 
 def run_as_user() -> dict[str, Any]:
     """All benchmarks as an ordinary user, in its own copy of the tree; needs root."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    import suite_users
-
     user = suite_users.prepare(
         "nbhull-test", subordinate_ids=True, wheelhouse=suite_users.wheels(), wheel=suite_users.own_wheel()
     )
@@ -78,6 +81,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds; publish nothing")
     parser.add_argument("--part", type=Path, help="write this user's part here; publish nothing")
     options = parser.parse_args()
+    if os.getuid() == 0 and (missing := [p for n, p in containers.PEERS.items() if shutil.which(n) is None]):
+        debian.install(missing)
     own = run_here(options.quick)
     if options.part:
         options.part.write_text(json.dumps(own))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import check
+import debian
 import suite_users
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,17 +79,6 @@ def missing_packages() -> list[str]:
     return sorted(packages)
 
 
-def install_packages(packages: list[str]) -> None:
-    """Install Debian packages; the lists are updated only if the ones at hand do not do."""
-    print("installing", *packages, flush=True)
-    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    first = subprocess.run(install, env=environment, check=False, capture_output=True)
-    if first.returncode:
-        subprocess.run(["apt-get", "update", "-q"], env=environment, check=True)
-        subprocess.run(install, env=environment, check=True)
-
-
 def pytest_command(python: str | Path, run: str, report: Path, arguments: list[str]) -> list[str | Path]:
     """One run of the suite; interrupted, so that it still reports, if a hang holds it up for too long."""
     limit = ["timeout", "--foreground", "--signal=INT", "--kill-after=30", str(LONGEST_RUN)]
@@ -132,7 +122,7 @@ def main(arguments: list[str]) -> int:
 
     if missing := missing_packages():
         if is_root:
-            install_packages(missing)
+            debian.install(missing)
         else:
             print(f"some tests will be skipped; for all of them: sudo apt-get install -y {' '.join(missing)}")
 
