@@ -37,7 +37,7 @@ class ContainedKernel:
         config: KernelConfig,
         folder: WorkingFolder,
         mounts: Sequence[Mount],
-        name: str | None,
+        name: str,
         log: logging.Logger,
     ) -> None:
         """`mounts` come in beside those of the config and the folder; `name` is shown by `nbhull ps`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -84,7 +85,8 @@ class ContainerProvisioner(KernelProvisionerBase):
             config = from_kernelspec(self.settings)
             if given is not None and (path := notebook_of(given, cwd)):
                 config, notices = narrow(config, notebook.container_settings(path))
-            name = f"kernel-{self.kernel_id[:8]}" if self.kernel_id else None
+            # a kernel's id may come back: a server that was killed leaves its containers' files
+            name = f"kernel-{(self.kernel_id or 'x')[:8]}-{secrets.token_hex(2)}"
             self.contained = ContainedKernel(
                 shared_engine(), config, working_folder(cwd), certificate_mounts(os.environ), name, self.log
             )

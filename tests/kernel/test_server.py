@@ -43,7 +43,7 @@ async def test_a_session(server: Server, folder: Path) -> None:
     page = await server.open_page(session["kernel"]["id"])
     assert (await page.execute("import os; print(os.getcwd())")).strip() == str(folder / "deep")
     assert (await page.execute(NAMESPACE)).strip() != os.readlink("/proc/self/ns/mnt")
-    page.close()
+    await page.close()
     assert (await server.ask("DELETE", f"sessions/{session['id']}")).code == 204
     assert container_entries() == set()
 
@@ -52,7 +52,7 @@ async def test_metadata_of_the_notebook(server: Server, folder: Path) -> None:
     session = await server.start_session(notebook(folder, network="none"))
     page = await server.open_page(session["kernel"]["id"])
     assert (await page.execute("print(open('/proc/net/dev').read().count(':'))")).strip() == "1"
-    page.close()
+    await page.close()
 
 
 async def test_interrupt_and_restart(server: Server, folder: Path) -> None:
@@ -69,7 +69,7 @@ async def test_interrupt_and_restart(server: Server, folder: Path) -> None:
     assert (await server.ask("POST", f"kernels/{kernel}/restart", {})).code == 200
     assert await page.execute(NAMESPACE) == before
     assert await page.execute("print(open('/root/kept').read())") == "kept\n"
-    page.close()
+    await page.close()
 
 
 async def test_a_killed_kernel_is_restarted_in_its_container(server: Server, folder: Path) -> None:
@@ -82,7 +82,7 @@ async def test_a_killed_kernel_is_restarted_in_its_container(server: Server, fol
     await page.until(lambda m: m["content"].get("execution_state") == "starting")
     assert await page.execute(NAMESPACE) == before
     assert await page.execute("print(open('/root/kept').read())") == "kept\n"
-    page.close()
+    await page.close()
 
 
 async def test_reset(server: Server, folder: Path) -> None:
@@ -94,7 +94,7 @@ async def test_reset(server: Server, folder: Path) -> None:
     assert await page.execute("import os; print(os.path.exists('/root/gone'))") == "False\n"
     state = json.loads((await server.ask("GET", f"kernels/{session['kernel']['id']}")).body)
     assert state["execution_state"] == "idle"
-    page.close()
+    await page.close()
 
 
 async def test_run_all_over_a_reset(server: Server, folder: Path) -> None:
@@ -107,7 +107,7 @@ async def test_run_all_over_a_reset(server: Server, folder: Path) -> None:
     )
     printed = [m["content"]["text"] for m in messages if m["msg_type"] == "stream" and m["parent_header"]]
     assert printed[-1] == "a is 2\n"
-    page.close()
+    await page.close()
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,17 @@ async def test_a_failed_start_is_shown_whole(
     assert json.loads((await server.ask("GET", "kernels")).body) == []
 
 
+async def test_a_socket_path_too_long(folder: Path, place: Place, tmp_path: Path) -> None:
+    runtime = tmp_path / ("long" * 25)
+    runtime.mkdir(mode=0o700)
+    server = Server(folder, XDG_RUNTIME_DIR=str(runtime))
+    response = await server.ask("POST", "kernels", {"name": "nbhull"})
+    server.stop()
+    assert response.code == 500
+    assert "is too long for Unix sockets. set XDG_RUNTIME_DIR" in json.loads(response.body)["message"]
+    assert list((runtime / "nbhull").iterdir()) == []
+
+
 async def test_a_server_that_is_killed_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     """Nothing but files in the store, from which the work can be rescued."""
     before = traces()
@@ -146,5 +157,5 @@ async def test_a_server_that_is_killed_leaves_nothing(folder: Path, tmp_path: Pa
     server.stop(signal.SIGKILL)
     eventually(lambda: not traces() - before, f"all is gone: {sorted(traces() - before)}", timeout=10)
     for page in pages:
-        page.close()
+        await page.close()
     delete_tree(tmp_path / "store")

@@ -145,6 +145,8 @@ class Page:
         messages = [m for m in await self.until(ends) if m["parent_header"].get("msg_id") == identity]
         return "".join(message["content"]["text"] for message in messages if message["msg_type"] == "stream")
 
-    def close(self) -> None:
-        """Close the page."""
+    async def close(self) -> None:
+        """Close the page, and wait until the connection is closed."""
         self.channel.close()
+        while await asyncio.wait_for(self.channel.read_message(), PATIENCE) is not None:
+            pass
