@@ -62,7 +62,7 @@ def run_here(quick: bool) -> dict[str, Any]:
 def run_as_user() -> dict[str, Any]:
     """All benchmarks as an ordinary user, in its own copy of the tree; needs root."""
     user = suite_users.prepare(
-        "nbhull-test", subordinate_ids=True, wheelhouse=suite_users.wheels(), wheel=suite_users.own_wheel()
+        suite_users.NAME, subordinate_ids=True, wheelhouse=suite_users.wheels(), wheel=suite_users.own_wheel()
     )
     part = user.home / "benchmarks.json"
     with suite_users.session(user), suite_users.delegated_cgroup(user) as enter:

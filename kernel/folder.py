@@ -74,7 +74,7 @@ def why_withheld(real: str) -> str:
 
 def private_folders() -> Iterable[str]:
     """Folders of this user in which tokens, keys and control sockets lie."""
-    folders = [str(default_home()), jupyter_runtime_dir(), jupyter_config_dir(), jupyter_data_dir()]
+    folders = [default_home(), jupyter_runtime_dir(), jupyter_config_dir(), jupyter_data_dir()]
     folders.append(runtime_folder())
     folders += [os.path.expanduser(f"~/{name}") for name in (".ssh", ".gnupg", ".config", ".aws", ".kube", ".docker")]
     return [os.path.realpath(folder) for folder in folders]

@@ -16,9 +16,9 @@ from nbhull.kernel.names import CONTROL_VARIABLE
 from nbhull.kernel.rpc import call, decode_result
 from nbhull.magics.display import Shown
 from nbhull.runtime.errors import HullError, InvalidInput, NotFound
+from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.parser import execute, parse
 from nbhull.runtime.verbs.results import Result
-from nbhull.runtime.verbs.table import Verb
 
 ABOUT_ITSELF = ("info", "snapshot", "reset")
 """verbs that mean the container in which they are said"""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from nbhull.runtime.verbs.definition import Verb
     from nbhull.runtime.verbs.results import Result
-    from nbhull.runtime.verbs.table import Verb
 
 FAILED = 1
 WRONG_USAGE = 2

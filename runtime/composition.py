@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any
 
 from nbhull.runtime import hostimage
 from nbhull.runtime.errors import InvalidInput, NotFound
 from nbhull.runtime.model import ContainerSpec
 from nbhull.runtime.store import Store
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    ImageRecord = dict[str, Any]
+
 ROOT, ETC = "root", "etc"
 """keys of the parts that every image, and the image `host`, has"""
 
-Record = dict[str, Any]
 
-
-def host_record(environment: str | None) -> Record:
+def host_record(environment: str | None) -> ImageRecord:
     """What the store keeps of a container, or snapshot, of the image `host`."""
     prefix = os.path.normpath(environment or hostimage.current_environment())
     return {"base": "host", "environment": prefix, "parts": hostimage.environment_parts(prefix)}
@@ -40,12 +43,12 @@ def skeleton(store: Store) -> str:
     return f"skeletons/{name}"
 
 
-def keys(record: Record) -> list[str]:
+def keys(record: ImageRecord) -> list[str]:
     """The names of a container's writable parts."""
     return [ROOT, ETC, *(part["key"] for part in record["parts"] if part["kind"] == "overlay")]
 
 
-def make_writable(folder: str, record: Record) -> None:
+def make_writable(folder: str, record: ImageRecord) -> None:
     """Make the empty writable parts of a container."""
     for key in keys(record):
         os.makedirs(f"{folder}/{key}/work", 0o700)
@@ -95,7 +98,7 @@ def read_text(path: str) -> str:
         return ""
 
 
-def check_mounts(spec: ContainerSpec, record: Record) -> list[tuple[str, bool]]:
+def check_mounts(spec: ContainerSpec, record: ImageRecord) -> list[tuple[str, bool]]:
     """The (target, is a folder) of all that will be mounted. Raises NotFound, InvalidInput."""
     targets = [(part["at"], True) for part in record["parts"]]
     for mount in spec.mounts:
@@ -127,7 +130,7 @@ def check_mounts(spec: ContainerSpec, record: Record) -> list[tuple[str, bool]]:
 
 
 def compose(
-    store: Store, identity: str, spec: ContainerSpec, record: Record, layers: list[str], socket_folder: str
+    store: Store, identity: str, spec: ContainerSpec, record: ImageRecord, layers: list[str], socket_folder: str
 ) -> dict[str, Any]:
     """The `root` and `mounts` of a start request; `layers`: ids of the snapshots' layers, newest first."""
     here = f"containers/{identity}"

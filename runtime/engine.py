@@ -7,11 +7,8 @@ import os
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 from sqlite3 import Row
 from types import TracebackType
-from typing import Any
 
 from nbhull.runtime import composition
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
@@ -32,6 +29,10 @@ from nbhull.runtime.model import (
 from nbhull.runtime.running import holds, is_running, socket_folder, sweep_ended
 from nbhull.runtime.store import Store
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["Engine", "Process", "default_home"]
 
 
@@ -43,12 +44,12 @@ class Engine:
     on first use and ends, with all its containers, when the Engine is closed or its process dies.
     """
 
-    def __init__(self, home: Path | str | None = None, *, fork: bool = False) -> None:
+    def __init__(self, home: str | os.PathLike[str] | None = None, *, fork: bool = False) -> None:
         """`home`: the store; None takes $NBHULL_HOME, else the user's data folder.
 
         `fork`: start the launcher as a fork of this process (quicker; for processes without threads).
         Raises HostUnable when the store cannot be used."""
-        self.store = Store(str(home or default_home()))
+        self.store = Store(os.fspath(home or default_home()))
         self.fork = fork
         self.lock = threading.Lock()
         self.own: client.Client | None = None
@@ -146,7 +147,7 @@ class Engine:
                     "image": spec.image,
                     "launcher": "",
                     "snapshot": snapshot,
-                    "spec": asdict(spec),
+                    "spec": spec.to_dict(),
                     "record": record,
                 }
             )
@@ -155,7 +156,7 @@ class Engine:
             raise
         return self.container(identity)
 
-    def image_record(self, ref: str, environment: str | None) -> tuple[composition.Record, list[str], str | None]:
+    def image_record(self, ref: str, environment: str | None) -> tuple[composition.ImageRecord, list[str], str | None]:
         """What an image is made of: its base's record, the ids of its layers (newest first), its id if a snapshot."""
         if ref == HOST_IMAGE:
             return composition.host_record(environment), [], None
@@ -361,7 +362,7 @@ class Engine:
         self.store.update_container(row["id"], snapshot=identity)
         return image_of(self.store.find("images", identity, "image"))
 
-    def copy_parts(self, launcher: client.Client, identity: str, record: composition.Record, target: str) -> None:
+    def copy_parts(self, launcher: client.Client, identity: str, record: composition.ImageRecord, target: str) -> None:
         """Copy a container's own changes to a new layer."""
         for key in composition.keys(record):
             launcher.request("copy", source=f"containers/{identity}/{key}/upper", target=f"{target}/{key}")
@@ -391,7 +392,7 @@ class Engine:
         (launcher or self.launcher()).request("delete", path=discarded)
         return self.container(row["id"])
 
-    def reset_target(self, row: Row, record: composition.Record, name: str | None) -> tuple[str | None, list[str]]:
+    def reset_target(self, row: Row, record: composition.ImageRecord, name: str | None) -> tuple[str | None, list[str]]:
         """The snapshot's id and its layers. Raises NotFound, and Conflict for one of another environment."""
         if name == HOST_IMAGE or (name is None and row["snapshot"] is None):
             return None, []
@@ -404,7 +405,7 @@ class Engine:
             )
         return image["id"], json.loads(image["layers"])
 
-    def replace_writable(self, identity: str, record: composition.Record) -> str:
+    def replace_writable(self, identity: str, record: composition.ImageRecord) -> str:
         """Put empty writable parts in place of a container's; returns where the old ones lie now."""
         folder = self.store.path("containers", identity)
         discarded = f"containers/{identity}/discarded-{os.urandom(4).hex()}"
@@ -441,13 +442,13 @@ class FolderDescriptor:
         self.close()
 
 
-def default_home() -> Path:
+def default_home() -> str:
     """The store's folder: $NBHULL_HOME, else /var/lib/nbhull for root, else the XDG data folder."""
     if home := os.environ.get("NBHULL_HOME"):
-        return Path(home)
+        return home
     if os.getuid() == 0 and "XDG_DATA_HOME" not in os.environ:
-        return Path("/var/lib/nbhull")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "nbhull"
+        return "/var/lib/nbhull"
+    return f"{os.environ.get('XDG_DATA_HOME') or os.path.expanduser('~/.local/share')}/nbhull"
 
 
 def image_of(row: Row) -> Image:

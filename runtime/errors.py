@@ -8,7 +8,10 @@ command line, the magic and the provisioner.
 from __future__ import annotations
 
 import os
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class HullError(Exception):

@@ -11,9 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from typing import Any
 
 from nbhull.runtime.errors import InvalidInput, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """top-level names that show through: folders as read-only binds, links as links"""

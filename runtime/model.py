@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal
 
 from nbhull.runtime.errors import InvalidInput
+from nbhull.runtime.record import Record
 
-Network = Literal["host", "none"]
-State = Literal["created", "running", "stopped"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Network = Literal["host", "none"]
+    State = Literal["created", "running", "stopped"]
+else:
+    Network = State = str  # the names are imported where the module typing is not
+
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 """What a container, a snapshot or a tag may be called (the OCI distribution spec's tag grammar)."""
+
+EMPTY: dict[str, str] = {}
+"""a default that nobody changes"""
 
 HOST_IMAGE = "host"
 """The embedded default image: this machine's own system and Python environment, read-only."""
@@ -43,8 +52,7 @@ def parse_name(text: str, what: str = "name") -> str:
     return text
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(Record):
     """A folder or file of the host handed in to a container at `target` (both absolute paths)."""
 
     source: str
@@ -52,8 +60,7 @@ class Mount:
     read_only: bool = False
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Record):
     """What a container may use at most; None means no limit of its own."""
 
     memory: int | None = None
@@ -64,8 +71,7 @@ class Limits:
     """processes and threads"""
 
 
-@dataclass(frozen=True)
-class ContainerSpec:
+class ContainerSpec(Record):
     """All that a container is made from."""
 
     image: str = HOST_IMAGE
@@ -73,23 +79,22 @@ class ContainerSpec:
     name: str | None = None
     """a name of its own, unique among containers; None takes one from the id"""
     hostname: str | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     network: Network = "host"
     mounts: tuple[Mount, ...] = ()
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = EMPTY
     """environment of every process in it, over the image's own"""
     environment: str | None = None
     """for the image `host`: the prefix of the Python environment that shows through, such as
     sys.prefix of the Jupyter server; None means the environment that nbhull itself runs in"""
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = EMPTY
 
 
-@dataclass(frozen=True)
-class ProcessSpec:
+class ProcessSpec(Record):
     """A process to start in a running container."""
 
     argv: tuple[str, ...]
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = EMPTY
     """over the container's environment"""
     cwd: str | None = None
     """absolute path inside; None means the image's working folder. Must exist"""
@@ -99,8 +104,7 @@ class ProcessSpec:
     """make standard input (a terminal) the controlling terminal"""
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(Record):
     """An image or snapshot in the store."""
 
     id: str
@@ -114,8 +118,7 @@ class Image:
     """bytes of its own layer"""
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(Record):
     """A container as the store's index knows it."""
 
     id: str
@@ -132,8 +135,7 @@ class Container:
     """id of the snapshot that it was last reset to or snapshotted as"""
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(Record):
     """What a container uses now; None where the machine cannot tell."""
 
     memory: int | None = None

@@ -29,6 +29,7 @@ PACKAGES = {
     "bwrap": "bubblewrap",
     "git": "git",
     "newuidmap": "uidmap",
+    "pasta": "passt",
     "runc": "runc",
     "runuser": "util-linux",
     "strace": "strace",
@@ -134,7 +135,7 @@ def main(arguments: list[str]) -> int:
         title("tests as root")
         outcomes["root"] = run_here("root", arguments)
         wheelhouse, wheel = suite_users.wheels(), suite_users.own_wheel()
-        for run, name in (("user", "nbhull-test"), ("nosubuid", "nbhull-nosubuid")):
+        for run, name in suite_users.USERS.items():
             title(f"tests as {name}")
             outcomes[run] = run_as(run, name, wheelhouse, wheel, arguments)
     else:

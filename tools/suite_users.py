@@ -22,7 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CACHE = Path("/var/cache/nbhull-tests")
+NAME = os.environ.get("NBHULL_TEST_USER", "nbhull-test")
+"""the ordinary user's name, so that working trees side by side can each have users of their own"""
+CACHE = Path(f"/var/cache/{NAME}")
+USERS = {"user": NAME, "nosubuid": f"{NAME.removesuffix('-test')}-nosubuid"}
+"""who each of the runs is made as"""
 SYSTEM_PYTHON = "/usr/bin/python3"
 PASSED_ON = re.compile(
     r"CI|LANG|TZ|PIP_\w+|(https?|no|all|ftp)_proxy|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE",

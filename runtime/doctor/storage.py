@@ -42,7 +42,7 @@ NETWORKED = {
 
 def probe_store() -> Finding:
     """Whether the store can be written to, its file system, and what room is left."""
-    home = str(default_home())
+    home = default_home()
     folder = existing_ancestor(home)
     kind = file_system_kind(folder)
     try:
@@ -73,7 +73,7 @@ def probe_overlay() -> Finding:
         return Finding("overlay", "no", f"{error.filename}: {error.strerror}", mending.another_store())
     if outcome.succeeded:
         return Finding(
-            "overlay", "yes", f"made one on {file_system_kind(existing_ancestor(str(default_home())))}"
+            "overlay", "yes", f"made one on {file_system_kind(existing_ancestor(default_home()))}"
         )
     mend = mend_of(outcome) if outcome.call else mending.another_store()
     return Finding("overlay", "no", outcome.message + (f": {outcome.hint}" if outcome.hint else ""), mend)
@@ -148,7 +148,7 @@ def attempt_idmapped(folder: str) -> Outcome:
 @contextmanager
 def scratch_folder() -> Iterator[str]:
     """A folder on the store's file system, deleted at the end. Raises OSError where it cannot be made."""
-    folder = tempfile.mkdtemp(prefix=".nbhull-doctor-", dir=existing_ancestor(str(default_home())))
+    folder = tempfile.mkdtemp(prefix=".nbhull-doctor-", dir=existing_ancestor(default_home()))
     try:
         yield folder
     finally:

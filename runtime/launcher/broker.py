@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import struct
-from typing import Any
 
 from nbhull.runtime import cgroups, usermap
 from nbhull.runtime.errors import HostUnable, HullError, LauncherLost, NotFound, SyscallFailed
@@ -24,6 +23,10 @@ from nbhull.runtime.launcher.holder import Holder
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 IDLE = 100
 """milliseconds without a request after which a spare init is prepared"""

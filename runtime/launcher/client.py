@@ -9,10 +9,13 @@ import socket
 import stat
 import sys
 import threading
-from typing import Any
 
 from nbhull.runtime.errors import HostUnable, HullError, InvalidInput, LauncherLost, SyscallFailed
 from nbhull.runtime.launcher import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LONGEST_SOCKET_PATH = 107
 """bytes in sockaddr_un.sun_path, its final NUL left out (unix(7))"""

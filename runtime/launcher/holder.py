@@ -15,7 +15,6 @@ import signal
 import socket
 import stat
 from collections.abc import Callable
-from typing import Any, NoReturn
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
 from nbhull.runtime.launcher import init, rootfs, wire
@@ -24,6 +23,10 @@ from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.usermap import Extent, UserMap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 NAMESPACES = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 """of every container; the cgroup namespace follows once its init is in its cgroup, the network's where it is private"""

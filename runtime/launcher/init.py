@@ -12,11 +12,14 @@ import select
 import signal
 import socket
 import termios
-from typing import Any, NoReturn
 
 from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullError
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.linux import process as linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 STANDING = "TtZX"
 """process states in which nothing is written: stopped, traced, ended"""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
 
 from nbhull.runtime.errors import HullError, SyscallFailed
 from nbhull.runtime.linux import mount as linux
@@ -18,6 +17,10 @@ from nbhull.runtime.linux.mount import (
     open_tree,
     openat2,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 OPTION_LENGTH = 4000
 """bytes that mount(2) takes as options, with some room"""

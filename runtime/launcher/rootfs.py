@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
 
 from nbhull.runtime.errors import InvalidInput, SyscallFailed
 from nbhull.runtime.linux.mount import (
@@ -28,6 +27,10 @@ from nbhull.runtime.linux.mount import (
     set_propagation,
     umount2,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 DEVICE_LINKS = {

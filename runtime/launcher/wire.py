@@ -12,9 +12,12 @@ import array
 import marshal
 import os
 import socket
-from typing import Any
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 INLINE = 60_000
 """bytes; a larger request travels in a memory file, since a packet may not exceed the socket's buffer"""

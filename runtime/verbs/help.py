@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from textwrap import wrap
 
+from nbhull.runtime.verbs.definition import Argument, Verb
 from nbhull.runtime.verbs.parser import PROGRAMS, find_verb, is_group
 from nbhull.runtime.verbs.results import Text
-from nbhull.runtime.verbs.table import Argument, Verb, verbs
+from nbhull.runtime.verbs.table import verbs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

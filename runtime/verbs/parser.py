@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 from nbhull.runtime.errors import InvalidInput
-from nbhull.runtime.verbs.table import Argument, Verb, verbs
+from nbhull.runtime.verbs.definition import Argument, Verb
+from nbhull.runtime.verbs.table import verbs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nbhull.runtime.verbs.definition import Argument, Verb
 from nbhull.runtime.verbs.help import explanation, usage
-from nbhull.runtime.verbs.table import Argument, Verb, verbs
+from nbhull.runtime.verbs.table import verbs
 
 HEAD = """\
 # Reference of the verbs

@@ -133,7 +133,7 @@ def test_wrong_usage_is_told_with_what_mends_it(line: str, message: str, hint: s
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_what_the_table_refers_to_exists(verb: object) -> None:
-    from nbhull.runtime.verbs.table import Verb
+    from nbhull.runtime.verbs.definition import Verb
 
     assert isinstance(verb, Verb)
     assert callable(resolve(verb.implementation))

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from nbhull.runtime.verbs import reference
+from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.help import explanation, plain, spelling, verb_help
 from nbhull.runtime.verbs.parser import parse
-from nbhull.runtime.verbs.table import VERBS, Verb, verbs
+from nbhull.runtime.verbs.table import VERBS, verbs
 
 PAGE = Path(__file__).parents[2] / "docs/reference.md"
 

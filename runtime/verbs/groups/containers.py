@@ -1,0 +1,107 @@
+"""The verbs that make, run and end containers."""
+
+from __future__ import annotations
+
+from nbhull.runtime.verbs.definition import EVERYWHERE, MAGIC, Argument, Verb
+from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, CONTAINERS, LIMITS, PROCESS, QUIET, VALUES
+
+VERBS: tuple[Verb, ...] = (
+    Verb(
+        "run",
+        "make a container from an image and run a command in it",
+        "nbhull.runtime.verbs.containers:run",
+        (
+            Argument(
+                "--name", "name of the container", metavar="NAME", parse="nbhull.runtime.model:parse_name"
+            ),
+            Argument("--rm", "remove the container when the command has ended", flag=True),
+            *PROCESS,
+            Argument(
+                "--volume",
+                "hand in a folder or file of this machine at a path of the container; "
+                "`:ro` makes it read-only",
+                short="-v",
+                metavar="SOURCE:TARGET[:ro]",
+                parse=VALUES + "parse_volume",
+                many=True,
+            ),
+            *LIMITS,
+            Argument(
+                "--hostname",
+                "host name inside the container",
+                short="-h",
+                metavar="NAME",
+                parse=VALUES + "parse_hostname",
+            ),
+            Argument("IMAGE", "image or snapshot; `host` is this machine's own system", required=True),
+            Argument("COMMAND", "command with its arguments; without one, a shell", rest=True),
+        ),
+        about="Options stand before IMAGE; everything after it belongs to the command. The container's other "
+        "processes end with the command. As with Docker the container stays, stopped, unless `--rm` is "
+        "given, so that its files can still be snapshotted; `nbhull rm` removes it.\n\n"
+        "Signals sent to nbhull go on to the command. The exit status is the command's own (128 and the "
+        "signal's number if a signal ended it), 125 if nbhull itself failed, 126 if the command cannot be "
+        "executed, 127 if it does not exist.",
+        examples=(
+            ("run --rm host python3 -c 'print(1 + 1)'", "run Python in a container that is gone afterwards"),
+            ("run --rm -it host", "a shell in a container"),
+            (
+                "run --rm -v ./data:/data:ro -m 2g --network none host ls /data",
+                "a folder read-only, at most 2 GiB of memory, no network",
+            ),
+        ),
+    ),
+    Verb(
+        "ps",
+        "list containers",
+        "nbhull.runtime.verbs.containers:ps",
+        (Argument("--all", "stopped ones too", short="-a", flag=True), QUIET, AS_JSON),
+        about="Those of Jupyter servers are listed too; a notebook sees its own alone.",
+        examples=(("ps -a", "all containers, stopped ones too"),),
+        where=EVERYWHERE,
+    ),
+    Verb(
+        "exec",
+        "run a command in a running container",
+        "nbhull.runtime.verbs.containers:execute",
+        (
+            *PROCESS,
+            CONTAINER,
+            Argument("COMMAND", "command with its arguments", required=True, rest=True),
+        ),
+        about="Options stand before CONTAINER; everything after it belongs to the command. "
+        "Exit statuses are those of `run`.",
+        examples=(("exec -it 4f2a bash", "a shell in the container whose id begins with 4f2a"),),
+    ),
+    Verb(
+        "stop",
+        "end the processes of containers",
+        "nbhull.runtime.verbs.containers:stop",
+        (
+            Argument(
+                "--time",
+                "seconds between SIGTERM and SIGKILL",
+                short="-t",
+                metavar="SECONDS",
+                parse=VALUES + "parse_seconds",
+                default=10.0,
+            ),
+            CONTAINERS,
+        ),
+        about="The files stay.",
+        examples=(("stop -t 2 mybox", "SIGTERM, and SIGKILL after two seconds"),),
+    ),
+    Verb(
+        "rm",
+        "remove containers and their files",
+        "nbhull.runtime.verbs.containers:remove",
+        (Argument("--force", "stop those that run", short="-f", flag=True), CONTAINERS),
+        examples=(("rm -f mybox", "remove a container even if it runs"),),
+    ),
+    Verb(
+        "info",
+        "show the container that this notebook runs in",
+        "nbhull.runtime.verbs.containers:info",
+        where=MAGIC,
+    ),
+)
