@@ -20,17 +20,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 create table images (
     id text primary key, name text not null unique, parent text, base text not null, created real not null,
-    size integer not null, layers text not null, record text not null
+    size integer not null, layers text not null, record text not null,
+    note text not null default '', pinned integer not null default 0, auto text not null default ''
 ) strict;
 create table containers (
     id text primary key, name text not null unique, image text not null, created real not null,
     launcher text not null, snapshot text, spec text not null, record text not null
 ) strict;
 """
+MIGRATIONS = {
+    1: """
+alter table images add column note text not null default '';
+alter table images add column pinned integer not null default 0;
+alter table images add column auto text not null default '';
+""",
+}
+"""by format: what makes an index of that format one of the next"""
 BUSY = 10.0
 """seconds to wait for another process's transaction"""
 
@@ -62,15 +71,17 @@ class Store:
             ) from error
 
     def prepare(self) -> None:
-        """Make the tables in a new index. Raises HullError for an index of a newer nbhull."""
-        if self.user_version() == 0:
-            self.database.execute("pragma journal_mode = wal")
+        """Make the tables in a new index, bring an older one up to date. Raises HullError for one of a newer nbhull."""
+        if (found := self.user_version()) < VERSION:
+            if found == 0:
+                self.database.execute("pragma journal_mode = wal")
             with self.transaction():
-                if self.user_version() == 0:
-                    for statement in SCHEMA.split(";"):
+                while (found := self.user_version()) < VERSION:
+                    new, script = (VERSION, SCHEMA) if found == 0 else (found + 1, MIGRATIONS[found])
+                    for statement in script.split(";"):
                         self.database.execute(statement)
-                    self.database.execute(f"pragma user_version = {VERSION}")
-        if (found := self.user_version()) != VERSION:
+                    self.database.execute(f"pragma user_version = {new}")
+        if found != VERSION:
             raise HullError(
                 f"the store {self.home!r} has format {found}, this nbhull knows {VERSION}", "upgrade nbhull"
             )
