@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, dataclass_transform
+    from typing import Any, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_options: object):  # typing's, for type checkers alone
@@ -43,6 +43,10 @@ class Record:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._fields)})"
+
+    def but(self, **changes: Any) -> Self:
+        """The same with other values for the fields that are named."""
+        return type(self)(**{name: getattr(self, name) for name in self._fields} | changes)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain data, records within too."""
