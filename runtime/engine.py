@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from sqlite3 import Row
 from types import TracebackType
 
-from nbhull.runtime import composition
+from nbhull.runtime import accounts, composition, confinement
+from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
 from nbhull.runtime.hostimage import process_environment
 from nbhull.runtime.launcher import client, wire
@@ -187,6 +188,7 @@ class Engine:
                 memory=spec.limits.memory,
                 cpus=spec.limits.cpus,
                 pids=spec.limits.pids,
+                confinement=confinement.plan(spec.confinement, self.store.home),
                 **plan,
             )
         except HullError as error:
@@ -207,54 +209,34 @@ class Engine:
         launcher = self.launcher_of(row)
         if not spec.argv or any("\0" in text for text in (*spec.argv, *spec.env, *spec.env.values())):
             raise InvalidInput("the command is empty or has a NUL byte in it", "give a program and its arguments")
-        uid, gid = self.resolve_user(row["id"], spec.user or "0")
+        made_from = spec_of(row)
+        account = self.account(row["id"], spec.user, made_from.confinement)
         record = json.loads(row["record"])
-        env = {**process_environment(record["environment"]), **json.loads(row["spec"])["env"], **spec.env}
+        env = {**process_environment(record["environment"]), "HOME": account.home, **made_from.env, **spec.env}
         return client.spawn(
             launcher,
             list(stdio),
             container=row["id"],
             argv=list(spec.argv),
             env=env,
-            cwd=spec.cwd or (env.get("HOME", "/") if uid == 0 else "/"),
-            uid=uid,
-            gid=gid,
-            groups=[],
+            cwd=spec.cwd or (env.get("HOME", "/") if account.uid == 0 else "/"),
+            uid=account.uid,
+            gid=account.gid,
+            groups=list(account.groups),
             tty=spec.tty,
         )
 
-    def resolve_user(self, identity: str, user: str) -> tuple[int, int]:
-        """Numbers for `user[:group]`, looked up by name in the container's own passwd(5) and group(5)."""
-        owner, _, group = user.partition(":")
-        uid, gid = self.look_up(identity, "/etc/passwd", owner, "user")
-        if group:
-            gid, _ = self.look_up(identity, "/etc/group", group, "group")
-        return uid, gid
+    def account(self, identity: str, user: str | None, inside: Confinement) -> accounts.Account:
+        """Who a process of a container is, looked up in the container's own files."""
 
-    def look_up(self, identity: str, file: str, name: str, what: str) -> tuple[int, int]:
-        """The third and fourth field (ids) of the line for a name or number; a number needs no line."""
-        if name == "0":
-            return 0, 0
-        if not self.is_file(identity, file):
-            lines: list[list[str]] = []
-        else:
-            lines = [line.split(":") for line in self.read(identity, file).decode(errors="replace").splitlines()]
-        for fields in lines:
-            if len(fields) > 3 and name in (fields[0], fields[2]) and fields[2].isdigit():
-                return int(fields[2]), int(fields[3]) if fields[3].isdigit() else 0
-        if name.isdigit() and int(name) < 65536:
-            return int(name), 0
-        raise NotFound(
-            f"there is no {what} {name!r} in the container", f"give a number from 0 to 65535, or a {what} of the image"
-        )
+        def read_text(path: str) -> str:
+            try:
+                return self.read(identity, path).decode(errors="replace")
+            except NotFound:
+                return ""
 
-    def is_file(self, identity: str, path: str) -> bool:
-        """Whether a container has a file or folder there."""
-        try:
-            self.open(identity, path)[1].close()
-        except NotFound:
-            return False
-        return True
+        groups = tuple(group for group in inside.groups if group != confinement.KEEP_GROUPS)
+        return accounts.resolve(read_text, user or inside.user or "0", groups)
 
     def open(self, ref: str, path: str) -> tuple[bool, Any]:
         """Whether it is a folder, and a binary file object of a file inside a running container."""
@@ -461,6 +443,7 @@ def spec_of(row: Row) -> ContainerSpec:
     fields = json.loads(row["spec"])
     fields["limits"] = Limits(**fields["limits"])
     fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
+    fields["confinement"] = Confinement.from_dict(fields.get("confinement", {}))
     return ContainerSpec(**fields)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import InvalidInput
 from nbhull.runtime.record import Record
 
@@ -88,6 +89,7 @@ class ContainerSpec(Record):
     """for the image `host`: the prefix of the Python environment that shows through, such as
     sys.prefix of the Jupyter server; None means the environment that nbhull itself runs in"""
     labels: dict[str, str] = EMPTY
+    confinement: Confinement = Confinement()
 
 
 class ProcessSpec(Record):
@@ -99,7 +101,7 @@ class ProcessSpec(Record):
     cwd: str | None = None
     """absolute path inside; None means the image's working folder. Must exist"""
     user: str | None = None
-    """`uid[:gid]` inside; None means the image's user"""
+    """`user[:group]` inside, by name or number; None means the container's"""
     tty: bool = False
     """make standard input (a terminal) the controlling terminal"""
 

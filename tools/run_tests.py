@@ -37,6 +37,9 @@ PACKAGES = {
 }
 """Programs that the tests use, and the Debian packages that they come in."""
 
+MODULES = {"seccomp": "python3-seccomp"}
+"""The same of modules of the system's Python."""
+
 
 @dataclass
 class Outcome:
@@ -73,10 +76,11 @@ def missing_packages() -> list[str]:
     python = suite_users.SYSTEM_PYTHON
     if not Path(python).exists():
         packages.add("python3")
-    if not Path(python).exists() or subprocess.run(
-        [python, "-c", "import ensurepip, venv"], check=False, capture_output=True
-    ).returncode:
-        packages.add("python3-venv")
+    for module, package in {"ensurepip": "python3-venv", **MODULES}.items():
+        if not Path(python).exists() or subprocess.run(
+            [python, "-c", f"import {module}"], check=False, capture_output=True
+        ).returncode:
+            packages.add(package)
     return sorted(packages)
 
 

@@ -132,6 +132,7 @@ class Holder:
                 "network": request["network"],
                 "width": self.width,
                 "hostname": request["hostname"],
+                "confinement": request["confinement"],
             }
             wire.send_request(held.channel, plan, [held.root, *made])
             wire.receive_answer(held.channel)
@@ -272,13 +273,13 @@ def become_init(holder: socket.socket, groups: list[int], maker: Holder) -> None
         wire.receive_answer(holder)
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        if maker.can_setgroups:
-            os.setgroups([])
         linux.prctl("PR_SET_DUMPABLE", linux.PR_SET_DUMPABLE, 0)
         received = wire.receive_request(holder)
         if received is None:
             os._exit(0)
         plan, mounts = received
+        if maker.can_setgroups and not plan["confinement"]["keep_groups"]:
+            os.setgroups([])
         if plan["network"] == "none":
             linux.unshare(linux.CLONE_NEWNET)
             linux.raise_loopback()
@@ -286,7 +287,7 @@ def become_init(holder: socket.socket, groups: list[int], maker: Holder) -> None
         for fd in mounts:
             os.close(fd)
         linux.sethostname(plan["hostname"])
-        init.confine(maker.last_capability)
+        init.confine(plan["confinement"], maker.last_capability)
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         wire.send_answer(holder, "ready")
-        init.Init(holder, can_setgroups=maker.can_setgroups).run()
+        init.Init(holder, plan["confinement"], can_setgroups=maker.can_setgroups).run()

@@ -16,6 +16,7 @@ import termios
 from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullError
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.linux import process as linux
+from nbhull.runtime.linux.seccomp import load_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,25 +24,34 @@ if TYPE_CHECKING:
 
 STANDING = "TtZX"
 """process states in which nothing is written: stopped, traced, ended"""
-KEEP = linux.capability_mask(linux.DEFAULT_CAPABILITIES)
 KILL = linux.capability_mask(frozenset({"KILL"}))
+BECOME = linux.capability_mask(frozenset({"SETUID", "SETGID"}))
+"""what a new process needs until it is the user that was asked for"""
 EXEC_STATUS = {2: 127, 20: 127}
 """exit status for an errno of execve, as shells give it: not found (127), else not executable (126)"""
 
 
-def confine(last_capability: int) -> None:
-    """Give up, for good, every ability that processes of the container must not have."""
-    linux.drop_bounding_set(KEEP, last_capability)
-    linux.set_capabilities(KILL, KEEP)
-    linux.prctl("PR_SET_NO_NEW_PRIVS", linux.PR_SET_NO_NEW_PRIVS, 1)
+def confine(confinement: dict[str, Any], last_capability: int) -> None:
+    """Give up, for good, every ability that processes of the container must not have.
+
+    What only init keeps beyond it (to signal, to become a user) is lost on execve, as it is not in the bounding set."""
+    keep = confinement["capabilities"]
+    linux.join_session_keyring()
+    linux.drop_bounding_set(keep, last_capability)
+    if confinement["no_new_privileges"]:
+        linux.prctl("PR_SET_NO_NEW_PRIVS", linux.PR_SET_NO_NEW_PRIVS, 1)
+    if confinement["seccomp"] and confinement["filter_init"]:
+        load_filter(confinement["seccomp"])
+    linux.set_capabilities(KILL, keep | KILL | BECOME)
 
 
 class Init:
     """The loop of PID 1."""
 
-    def __init__(self, holder: socket.socket, *, can_setgroups: bool) -> None:
+    def __init__(self, holder: socket.socket, confinement: dict[str, Any], *, can_setgroups: bool) -> None:
         self.holder = holder
-        self.can_setgroups = can_setgroups
+        self.confinement = confinement
+        self.can_setgroups = can_setgroups and not confinement["keep_groups"]
         self.channels: dict[int, socket.socket] = {}
         """by process id: the channel of the client that started it"""
         self.poll = select.poll()
@@ -116,16 +126,18 @@ class Init:
         report, report_end = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            execute(request, stdio, report_end, can_setgroups=self.can_setgroups)
+            execute(request, stdio, report_end, self.confinement, can_setgroups=self.can_setgroups)
         os.close(report_end)
         failure = os.read(report, 4096).decode()
         os.close(report)
         if failure:
             os.waitpid(pid, 0)
-            status, _, text = failure.partition(" ")
+            status, text, hint = failure.split("\0")
             if status == "127":
                 raise CommandNotFound(text, "give a program that the container has, or its whole path")
-            raise CommandNotExecutable(text, "see its permissions, and the folder and user that it is started with")
+            raise CommandNotExecutable(
+                text, hint or "see its permissions, and the folder and user that it is started with"
+            )
         self.channels[pid] = channel
         self.poll.register(channel, select.POLLIN)
         wire.send_answer(channel, "started", pid=pid)
@@ -193,7 +205,9 @@ def send(pid: int, number: int) -> None:
         pass  # it ended meanwhile
 
 
-def execute(request: dict[str, Any], stdio: list[int], report: int, *, can_setgroups: bool) -> NoReturn:
+def execute(
+    request: dict[str, Any], stdio: list[int], report: int, confinement: dict[str, Any], *, can_setgroups: bool
+) -> NoReturn:
     """In the new process: become what was asked for, or report why not and exit."""
     status, step = 126, "start"
     try:
@@ -202,27 +216,56 @@ def execute(request: dict[str, Any], stdio: list[int], report: int, *, can_setgr
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         report = connect_stdio(stdio, request["tty"], report)
-        linux.set_capabilities(KEEP, KEEP)
-        step = f"become user {request['uid']}:{request['gid']}"
-        if can_setgroups:
-            os.setgroups(request["groups"])
-        os.setresgid(request["gid"], request["gid"], request["gid"])
-        os.setresuid(request["uid"], request["uid"], request["uid"])
+        step = "set the resource limits"
+        for limit in confinement["ulimits"]:
+            linux.set_rlimit(*limit)
+        become(request, confinement["capabilities"], can_setgroups=can_setgroups)
         step = f"enter the folder {request['cwd']}"
         os.chdir(request["cwd"])
         if not os.getcwd().startswith("/"):
             raise FileNotFoundError(2, "it lies outside of the container")
         os.umask(0o022)
+        if confinement["seccomp"] and not confinement["filter_init"]:
+            step = "load the seccomp profile"
+            load_filter(confinement["seccomp"])
         step = f"execute {request['argv'][0]!r}"
         execute_by_path(request["argv"], request["env"])
     except OSError as error:
         if step.startswith("execute"):
             status = EXEC_STATUS.get(error.errno or 0, 126)
-        os.write(report, f"{status} cannot {step}: {error.strerror}".encode())
+        os.write(report, f"{status}\0cannot {step}: {error.strerror}\0".encode())
+    except CommandNotExecutable as error:
+        os.write(report, f"{status}\0{error.message}\0{error.hint}".encode())
     except HullError as error:
-        os.write(report, f"{status} cannot {step}: {error.message}".encode())
+        os.write(report, f"{status}\0cannot {step}: {error.message}\0{error.hint}".encode())
     finally:
         os._exit(status)
+
+
+def become(request: dict[str, Any], keep: int, *, can_setgroups: bool) -> None:
+    """Be the user, in the groups, and with no more capabilities than asked for; none unless it is root."""
+    uid, gid, groups = request["uid"], request["gid"], request["groups"]
+    linux.set_capabilities(keep | BECOME, keep | BECOME)
+    try:
+        if can_setgroups:
+            os.setgroups(groups)
+        elif groups:
+            raise CommandNotExecutable(
+                f"cannot take the supplementary groups {', '.join(map(str, groups))}: the groups of who started the "
+                "container are kept",
+                "leave out --group-add, or have subordinate ids given: see `nbhull doctor`",
+            )
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise CommandNotExecutable(
+            f"cannot become user {uid}:{gid}: {error.strerror}",
+            "this container has fewer ids; see `nbhull doctor` for subordinate ids",
+        ) from error
+    if uid == 0:
+        linux.set_capabilities(keep, keep)
+    else:
+        linux.set_capabilities(0, 0)
 
 
 def execute_by_path(argv: list[str], env: dict[str, str]) -> NoReturn:

@@ -18,6 +18,12 @@ from nbhull.runtime.linux.mount import (
     MOUNT_ATTR_RDONLY,
     MS_REC,
     MS_SLAVE,
+    PROC_SUPER_MAGIC,
+    RESOLVE_BENEATH,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    SYSFS_MAGIC,
+    filesystem_magic,
     make_filesystem,
     mount_setattr,
     move_mount,
@@ -41,53 +47,65 @@ DEVICE_LINKS = {
     "ptmx": "pts/ptmx",
     "core": "/proc/kcore",
 }
-MASKED = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/interrupts",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-    "/sys/fs/selinux",
+MASKED_PROC = (
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
 )
-READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+MASKED_SYS = ("firmware", "devices/virtual/powercap", "fs/selinux")
+CPUS, THROTTLE = "devices/system/cpu", "thermal_throttle"
+"""below each processor's folder, counts that tell of other users' work"""
+OTHER_SYSTEMS = ("fs/bpf", "fs/fuse/connections", "fs/pstore", "kernel/config", "kernel/debug", "kernel/security",
+                 "kernel/tracing")  # fmt: skip
+"""of the host's /sys: where other file systems are mounted, which a new sysfs would not have"""
+READ_ONLY_PROC = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 TTY_GROUP = 5
 SHM_SIZE = "50%"
+BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+INSIDE = BELOW | RESOLVE_NO_XDEV
+KERNEL_FILES = (PROC_SUPER_MAGIC, SYSFS_MAGIC)
 
 
 def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     """Make the calling process's mount namespace the container's, and `/` its root.
 
     `plan`: `root` (index of the root's mount among the descriptors), `mounts` (a list of `{at, fd,
-    directory}`, sorted by depth), `network`, `width` (ids in the container). Raises SyscallFailed
-    or InvalidInput, naming the target.
+    directory}`, sorted by depth), `network`, `width` (ids in the container), `confinement`. Raises
+    SyscallFailed or InvalidInput, naming the target.
     """
     set_propagation(MS_REC | MS_SLAVE)  # nothing mounted in here is seen by the host
     root = descriptors[plan["root"]]
     slash = os.open("/", os.O_PATH | os.O_CLOEXEC)
     move_mount(root, slash, "the container's root")
     os.close(slash)
-    attach(root, "/proc", make_filesystem("proc", None, SAFE))
-    attach_sys(root, private_network=plan["network"] != "host")
+    confinement = plan["confinement"]
+    proc = make_filesystem("proc", None, SAFE)
+    attach(root, "/proc", proc)
+    sysfs = make_sys(private_network=plan["network"] != "host", read_only=not confinement["privileged"])
+    attach(root, "/sys", sysfs)
     null = make_dev(root, plan["width"])
-    attach(
-        root,
-        "/run",
-        make_filesystem("tmpfs", [("mode", "0755"), ("size", "64m")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV),
-    )
+    run = make_filesystem("tmpfs", [("mode", "0755"), ("size", "64m")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+    attach(root, "/run", run)
     for mount in plan["mounts"]:
         target = make_target(root, mount["at"], directory=mount["directory"])
+        refuse_kernel_files(target, mount["at"])
         move_mount(descriptors[mount["fd"]], target, mount["at"])
         os.close(target)
-    protect(root, null)
-    os.close(null)
+    if confinement["system_paths"]:
+        protect(proc, sysfs, null)
+    if confinement["read_only"]:
+        for fd in (root, run):
+            mount_setattr(fd, MOUNT_ATTR_RDONLY, subject="the container's root")
+    for fd in (proc, sysfs, null, run):
+        os.close(fd)
     os.fchdir(root)
     pivot_root(".", ".")
     umount2(".", MNT_DETACH)
@@ -95,11 +113,10 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
 
 
 def attach(root: int, path: str, mount_fd: int) -> None:
-    """Mount on a folder of the container, made where it is missing; closes the mount's descriptor."""
+    """Mount on a folder of the container, made where it is missing."""
     target = make_target(root, path, directory=True)
     move_mount(mount_fd, target, path)
     os.close(target)
-    os.close(mount_fd)
 
 
 def make_target(root: int, path: str, *, directory: bool) -> int:
@@ -164,15 +181,23 @@ def follow_dangling(root: int, path: str, parent: int, name: str, *, directory: 
         os.close(make_path(root, target, directory=directory))
 
 
-def attach_sys(root: int, *, private_network: bool) -> None:
-    """/sys, read-only: a new sysfs where the network namespace is the container's own (sysfs demands
-    it), else the host's."""
+def refuse_kernel_files(target: int, path: str) -> None:
+    """Nothing is mounted over the kernel's own files, wherever links in the image lead: what is written to them later
+    must reach the kernel, and what is masked must be theirs (CVE-2019-16884)."""
+    if filesystem_magic(target) in KERNEL_FILES:
+        raise InvalidInput(
+            f"cannot mount on {path!r} in the container: it leads into /proc or /sys", "choose another target"
+        )
+
+
+def make_sys(*, private_network: bool, read_only: bool) -> int:
+    """/sys: a new sysfs where the network namespace is the container's own (sysfs demands it), else the host's,
+    which is always read-only."""
     if private_network:
-        sysfs = make_filesystem("sysfs", None, SAFE | MOUNT_ATTR_RDONLY)
-    else:
-        sysfs = open_tree("/sys", recursive=True)
-        mount_setattr(sysfs, SAFE | MOUNT_ATTR_RDONLY, recursive=True, subject="/sys")
-    attach(root, "/sys", sysfs)
+        return make_filesystem("sysfs", None, SAFE | (MOUNT_ATTR_RDONLY if read_only else 0))
+    sysfs = open_tree("/sys", recursive=True)
+    mount_setattr(sysfs, SAFE | MOUNT_ATTR_RDONLY, recursive=True, subject="/sys")
+    return sysfs
 
 
 def make_dev(root: int, width: int) -> int:
@@ -204,7 +229,7 @@ def make_dev(root: int, width: int) -> int:
 def check_device(fd: int, name: str) -> None:
     """Refuse a host whose /dev/null is not one: masks would be made of it."""
     numbers = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
-    status = os.stat(f"/proc/self/fd/{fd}")
+    status = os.fstat(fd)
     expected = os.makedev(1, numbers[name]) if name in numbers else os.makedev(5, 0)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != expected:
         raise InvalidInput(f"the host's /dev/{name} is not that device", "restore it with mknod(1)")
@@ -218,43 +243,72 @@ def place(folder: int, name: str, mount_fd: int) -> None:
     os.close(mount_fd)
 
 
-def protect(root: int, null: int) -> None:
-    """Mask what tells of the host, and make read-only what would change it."""
-    for path in READ_ONLY:
-        remount_read_only(root, path)
+def protect(proc: int, sysfs: int, null: int) -> None:
+    """Mask what tells of the host, and make read-only what would change it.
+
+    Everything is resolved from the mounts' own descriptors, without links: what is protected is the kernel's file, and
+    not one that the image has put in its place. `null` was checked to be the null device."""
+    for name in READ_ONLY_PROC:
+        remount_read_only(proc, name)
+    paths = [(proc, name, INSIDE) for name in MASKED_PROC]
+    paths += [(sysfs, name, BELOW) for name in MASKED_SYS]
+    paths += [(sysfs, name, BELOW) for name in (*throttles(sysfs), *other_systems(sysfs))]
     empty = -1
-    for path in MASKED:
+    for base, name, resolve in paths:
         try:
-            target = openat2(root, path, os.O_PATH)
+            target = openat2(base, name, os.O_PATH, resolve)
         except FileNotFoundError:
             continue
-        if stat.S_ISDIR(os.fstat(target).st_mode):
-            if empty < 0:
-                empty = make_filesystem("tmpfs", [("mode", "0555"), ("size", "4k")], SAFE | MOUNT_ATTR_RDONLY)
-                move_mount(empty, target, path)
-            else:
-                copy = open_tree("", at=empty)
-                move_mount(copy, target, path)
-                os.close(copy)
-        else:
+        if not stat.S_ISDIR(os.fstat(target).st_mode):
             mask = open_tree("", at=null)
-            move_mount(mask, target, path)
-            os.close(mask)
+        elif empty < 0:
+            mask = empty = make_filesystem("tmpfs", [("mode", "0555"), ("size", "4k")], SAFE | MOUNT_ATTR_RDONLY)
+        else:
+            mask = open_tree("", at=empty)
+        move_mount(mask, target, name)
         os.close(target)
+        if mask != empty:
+            os.close(mask)
     if empty >= 0:
         os.close(empty)
 
 
-def remount_read_only(root: int, path: str) -> None:
+def throttles(sysfs: int) -> list[str]:
+    """The processors' folders of counts, on machines that have them."""
+    try:
+        cpus = openat2(sysfs, CPUS, os.O_RDONLY | os.O_DIRECTORY, BELOW)
+    except FileNotFoundError:
+        return []
+    names = [name for name in os.listdir(cpus) if name.startswith("cpu") and name[3:].isdigit()]
+    os.close(cpus)
+    return [f"{CPUS}/{name}/{THROTTLE}" for name in names]
+
+
+def other_systems(sysfs: int) -> list[str]:
+    """Where other file systems than sysfs are mounted."""
+    own = os.fstat(sysfs).st_dev
+    found = []
+    for name in OTHER_SYSTEMS:
+        try:
+            fd = openat2(sysfs, name, os.O_PATH, BELOW)
+        except FileNotFoundError:
+            continue
+        if os.fstat(fd).st_dev != own:
+            found.append(name)
+        os.close(fd)
+    return found
+
+
+def remount_read_only(proc: int, name: str) -> None:
     """Bind a file or folder of /proc on itself, read-only."""
     try:
-        target = openat2(root, path, os.O_PATH)
+        target = openat2(proc, name, os.O_PATH, INSIDE)
     except FileNotFoundError:
         return
     copy = open_tree("", at=target)
     try:
-        mount_setattr(copy, SAFE | MOUNT_ATTR_RDONLY, subject=path)
-        move_mount(copy, target, path)
+        mount_setattr(copy, SAFE | MOUNT_ATTR_RDONLY, subject=f"/proc/{name}")
+        move_mount(copy, target, f"/proc/{name}")
     except SyscallFailed as error:
         error.hint = error.hint or "run `nbhull doctor`"
         raise

@@ -28,6 +28,16 @@ MNT_DETACH = 2
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 0x01, 0x02, 0x04
 RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x08, 0x10
 
+PROC_SUPER_MAGIC, SYSFS_MAGIC = 0x9FA0, 0x62656572
+
+
+def filesystem_magic(fd: int) -> int:
+    """The type of the file system that a descriptor lies in (statfs(2), f_type)."""
+    buffer = ctypes.create_string_buffer(256)
+    check(libc.libc.fstatfs(fd, buffer), "fstatfs")
+    magic: int = struct.unpack_from("=q", buffer.raw)[0]
+    return magic
+
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
     """mount(2)."""

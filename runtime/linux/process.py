@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -23,6 +24,17 @@ PR_CAPBSET_READ, PR_CAPBSET_DROP = 23, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
+KEYCTL = {"x86_64": 250, "aarch64": 219}
+KEYCTL_JOIN_SESSION_KEYRING = 1
+
+RLIMITS = {
+    name: number
+    for number, name in enumerate(
+        "cpu fsize data stack core rss nproc nofile memlock as locks sigpending msgqueue nice rtprio rttime".split()
+    )
+}
+"""Names without RLIMIT_, with their numbers (include/uapi/asm-generic/resource.h)."""
+
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 CAPABILITIES = (
@@ -37,7 +49,7 @@ DEFAULT_CAPABILITIES = frozenset(
     "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL "
     "AUDIT_WRITE".split()
 )
-"""What processes of a container keep: Docker's default set."""
+"""What processes of a container keep unless told otherwise: Docker's default set."""
 
 
 def clone(flags: int) -> int:
@@ -115,6 +127,33 @@ def drop_bounding_set(keep: int, last: int) -> None:
     for number in range(last + 1):
         if not keep >> number & 1:
             prctl("PR_CAPBSET_DROP", PR_CAPBSET_DROP, number)
+
+
+def join_session_keyring() -> None:
+    """A new, empty session keyring for this process and its children (keyctl(2)): the keys of who started it are gone
+    from its sight. A kernel without keys has none to hide."""
+    try:
+        syscall("keyctl", libc.number_of(KEYCTL, "keyctl"), KEYCTL_JOIN_SESSION_KEYRING, None)
+    except SyscallFailed as error:
+        if error.errno == errno.ENOSYS:
+            return
+        if error.errno == errno.EDQUOT:
+            error.hint = "raise the number of keys a user may have: sysctl kernel.keys.maxkeys=2000"
+        raise
+
+
+def set_rlimit(resource: int, soft: int, hard: int) -> None:
+    """setrlimit(2); -1 is no limit."""
+    limits = struct.pack("=QQ", soft % (1 << 64), hard % (1 << 64))
+    check(libc.libc.prlimit(0, resource, limits, None), "setrlimit", list(RLIMITS)[resource])
+
+
+def get_rlimit(resource: int) -> tuple[int, int]:
+    """getrlimit(2): soft and hard; -1 is no limit."""
+    limits = ctypes.create_string_buffer(16)
+    check(libc.libc.prlimit(0, resource, None, limits), "getrlimit", list(RLIMITS)[resource])
+    soft, hard = struct.unpack("=qq", limits.raw)
+    return soft, hard
 
 
 def set_capabilities(effective: int, permitted: int, inheritable: int = 0) -> None:

@@ -91,12 +91,18 @@ def _lacks_program(name: str) -> str | None:
     return None if shutil.which(name) else f"{name} is not installed"
 
 
+def _lacks_libseccomp() -> str | None:
+    done = subprocess.run(["/usr/bin/python3", "-c", "import seccomp"], capture_output=True, check=False)
+    return "Debian's python3-seccomp is not installed" if done.returncode else None
+
+
 CONTROLLERS = ("memory", "pids", "cpu")
 PROGRAMS = ("bwrap", "git", "newuidmap", "podman", "runc", "strace", "unshare")
 
 ABILITIES: dict[str, Callable[[], str | None]] = {
     "subuid": _lacks_subuid,
     "userns": _lacks_userns,
+    "libseccomp": _lacks_libseccomp,
     **{
         f"cgroup-{name}": functools.partial(_lacks_cgroup, name)
         for name in CONTROLLERS
