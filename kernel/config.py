@@ -8,7 +8,8 @@ set everything. A notebook (`metadata.container`) is hostile input. Key by key:
 | image, kernel                           | chosen freely                                                   |
 | memory, cpus, pids                      | may tighten; what is looser is cut to the limit, with a notice  |
 | network                                 | may be "none"; "host" where the kernelspec says "none" is denied |
-| mounts, environment, prefix, control    | denied                                                          |
+| cap_drop, read_only                     | may tighten: dropped beside the kernelspec's; true only         |
+| all else that is known                  | denied                                                          |
 | anything else                           | invalid input                                                   |
 """
 
@@ -16,14 +17,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
+from nbhull.runtime.confinement import Confinement, Device, Tmpfs, Ulimit
+from nbhull.runtime.confinement_options import (
+    from_options,
+    parse_capability,
+    parse_device,
+    parse_gpus,
+    parse_group,
+    parse_security_opt,
+    parse_tmpfs,
+    parse_ulimit,
+)
 from nbhull.runtime.errors import Denied, InvalidInput
 from nbhull.runtime.model import HOST_IMAGE, Limits, Mount, Network, parse_bytes, parse_name
 
 Control = Literal["self", "none"]
+T = TypeVar("T")
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_PATH = 4095
@@ -52,16 +65,33 @@ class KernelConfig:
     """of the Python environment that shows through in the image `host`"""
     control: Control = "self"
     """what the kernel may ask of its own container: everything about itself, or nothing"""
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[tuple[str, Any], ...] = ()
+    privileged: bool = False
+    read_only: bool = False
+    tmpfs: tuple[Tmpfs, ...] = ()
+    devices: tuple[Device, ...] = ()
+    gpus: str = ""
+    group_add: tuple[str, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
 
     @property
     def limits(self) -> Limits:
         """The limits as the engine takes them."""
         return Limits(memory=self.memory, cpus=self.cpus, pids=self.pids)
 
+    @property
+    def confinement(self) -> Confinement:
+        """The security settings as the engine takes them, which are those of `nbhull run`'s options."""
+        values = {key: getattr(self, key) for key in CONFINING}
+        return from_options({**values, "device": self.devices, "ulimit": self.ulimits})
+
 
 KEYS = tuple(f.name for f in fields(KernelConfig))
 LIMITS = ("memory", "cpus", "pids")
-CHOSEN_BY_NOTEBOOK = ("image", "kernel", *LIMITS, "network")
+CONFINING = ("cap_add", "cap_drop", "security_opt", "privileged", "read_only", "tmpfs", "gpus", "group_add")
+CHOSEN_BY_NOTEBOOK = ("image", "kernel", *LIMITS, "network", "cap_drop", "read_only")
 
 
 def from_kernelspec(settings: Mapping[str, Any]) -> KernelConfig:
@@ -86,6 +116,13 @@ def narrow(config: KernelConfig, notebook: Mapping[str, Any]) -> tuple[KernelCon
             "the notebook's metadata asks for container.network 'host', but its kernelspec allows none",
             "choose a kernelspec with network, or remove network from the notebook's metadata",
         )
+    if asked.get("read_only") is False and config.read_only:
+        raise Denied(
+            "the notebook's metadata asks for container.read_only false, but its kernelspec says true",
+            "choose another kernelspec, or remove read_only from the notebook's metadata",
+        )
+    if "cap_drop" in asked:
+        asked["cap_drop"] = (*config.cap_drop, *asked["cap_drop"])
     notices = []
     for key in LIMITS:
         allowed = getattr(config, key)
@@ -133,6 +170,24 @@ def parse_pids(value: Any) -> int:
     if isinstance(value, bool) or not re.fullmatch(r"[1-9]\d{0,8}", text):
         raise InvalidInput(f"pids limit {text[:80]!r} is not a positive whole number", "write it like 256")
     return int(text)
+
+
+def parse_flag(value: Any) -> bool:
+    """True or false; raises InvalidInput."""
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{str(value)[:80]!r} is neither true nor false", "write true or false, without quotes")
+    return value
+
+
+def each(parse: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
+    """A parser of lists, from one of what is in them."""
+
+    def parse_all(value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list | tuple):
+            raise InvalidInput(f"{str(value)[:80]!r} is not a list", 'write it like ["…"]')
+        return tuple(parse(item) for item in value)
+
+    return parse_all
 
 
 def parse_network(value: Any) -> Network:
@@ -217,6 +272,16 @@ PARSERS = {
     "environment": parse_environment,
     "prefix": parse_path,
     "control": parse_control,
+    "cap_add": each(parse_capability),
+    "cap_drop": each(parse_capability),
+    "security_opt": each(parse_security_opt),
+    "privileged": parse_flag,
+    "read_only": parse_flag,
+    "tmpfs": each(parse_tmpfs),
+    "devices": each(parse_device),
+    "gpus": parse_gpus,
+    "group_add": each(parse_group),
+    "ulimits": each(parse_ulimit),
 }
 
 

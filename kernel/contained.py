@@ -103,6 +103,7 @@ class ContainedKernel:
             network=config.network,
             mounts=tuple(mounts),
             environment=config.prefix,
+            confinement=config.confinement,
             labels={"nbhull.kernel": config.kernel},
         )
         created = self.engine.create(spec)

@@ -114,19 +114,23 @@ def check_mounts(spec: ContainerSpec, record: ImageRecord) -> list[tuple[str, bo
                 f"the folder {mount.source!r} to mount cannot be read by this user",
                 "change its mode, or correct the mount",
             )
-        if mount.target.split("/")[1] in ("proc", "sys", "dev") or mount.target in (
-            "/",
-            "/etc",
-            "/run",
-            *(f"/{n}" for n in hostimage.SYSTEM),
-        ):
-            raise InvalidInput(f"nothing can be mounted on {mount.target!r}", "choose another target")
+        refuse_target(mount.target, ("/run",))
         targets.append((mount.target, os.path.isdir(mount.source)))
+    for tmpfs in spec.confinement.tmpfs:
+        refuse_target(tmpfs.target)
+        targets.append((tmpfs.target, True))
     return [
         (path, is_folder)
         for path, is_folder in targets
         if not hostimage.is_system(path) and not hostimage.within(path, "/etc")
     ]
+
+
+def refuse_target(target: str, also: tuple[str, ...] = ()) -> None:
+    """Nothing is mounted over what every container has of its own. Raises InvalidInput."""
+    own = ("/", "/etc", *(f"/{name}" for name in hostimage.SYSTEM), *also)
+    if target.split("/")[1] in ("proc", "sys", "dev") or target in own:
+        raise InvalidInput(f"nothing can be mounted on {target!r}", "choose another target")
 
 
 def compose(
@@ -164,6 +168,14 @@ def compose(
             }
         )
     mounts += library_mounts()
+    mounts += [
+        {"kind": "tmpfs", "at": tmpfs.target, "options": tmpfs.options, "flags": tmpfs.flags, "owned": False}
+        for tmpfs in spec.confinement.tmpfs
+    ]
+    if spec.confinement.devices or spec.confinement.gpus:
+        from nbhull.runtime import devices
+
+        mounts += devices.mounts(spec.confinement, record["base"])
     mounts.sort(key=lambda mount: mount["at"].count("/"))
     return {"root": {**writable(ROOT, [f"{here}/mountpoints", skeleton(store)]), "owned": False}, "mounts": mounts}
 

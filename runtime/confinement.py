@@ -20,7 +20,7 @@ UNCONFINED = "unconfined"
 KEEP_GROUPS = "keep-groups"
 """as a group: the supplementary groups of who starts the container are kept, unmapped"""
 
-PROFILE_DIGEST = "f2119661125c3472"
+PROFILE_DIGEST = "13d8538cf7055b12"
 """of the sources that filters are made by (`seccomp.digest`), so that one made by others is not used again"""
 
 
@@ -88,14 +88,41 @@ class Confinement(Record):
         return cls(**fields)
 
 
+USUAL = Confinement()
+
+
+def check(confinement: Confinement, image_base: str, store: str) -> None:
+    """Raise InvalidInput, NotFound or HostUnable for what could not be given at a start."""
+    from nbhull.runtime.errors import HostUnable, InvalidInput
+
+    for name in (*confinement.cap_add, *confinement.cap_drop):
+        if name != ALL and name not in linux.CAPABILITIES:
+            raise InvalidInput(f"{name[:80]!r} is no capability", "see capabilities(7)")
+    for limit in confinement.ulimits:
+        if limit.name not in linux.RLIMITS:
+            raise InvalidInput(f"there is no resource limit {limit.name[:80]!r}", "see setrlimit(2)")
+        _, hard = linux.get_rlimit(linux.RLIMITS[limit.name])
+        if hard != -1 and (limit.hard == -1 or limit.hard > hard):
+            raise HostUnable(
+                f"the resource limit {limit.name} cannot be raised to {limit.hard}: here it is at most {hard}",
+                f"ask for {hard} at most, or raise the hard limit of who starts nbhull",
+            )
+    if confinement.devices or confinement.gpus:
+        from nbhull.runtime import devices
+
+        devices.mounts(confinement, image_base)
+    plan(confinement, store)
+
+
 def capabilities(confinement: Confinement) -> frozenset[str]:
-    """The bounding set, as Docker makes it of what is added and dropped."""
+    """The bounding set, as Docker makes it of what is added and dropped; but what is dropped by name is never had,
+    so that dropping more can only tighten."""
+    names = linux.DEFAULT_CAPABILITIES
     if confinement.privileged or ALL in confinement.cap_add:
-        dropped = () if confinement.privileged else confinement.cap_drop
-        return frozenset(linux.CAPABILITIES) - set(dropped)
+        names = frozenset(linux.CAPABILITIES)
     if ALL in confinement.cap_drop:
-        return frozenset(confinement.cap_add)
-    return (linux.DEFAULT_CAPABILITIES | set(confinement.cap_add)) - set(confinement.cap_drop)
+        names = frozenset()
+    return (names | (set(confinement.cap_add) - {ALL})) - set(confinement.cap_drop)
 
 
 def plan(confinement: Confinement, store: str) -> dict[str, Any]:

@@ -134,6 +134,8 @@ class Engine:
             raise InvalidInput(f"there is no network {spec.network!r}", "choose host or none")
         record, layers, snapshot = self.image_record(spec.image, spec.environment)
         targets = composition.check_mounts(spec, record)
+        if spec.confinement != confinement.USUAL:
+            confinement.check(spec.confinement, record["base"], self.store.home)
         record = {**record, "layers": layers, "hostname": hostname}
         folder = self.store.path("containers", identity)
         os.mkdir(folder, 0o700)

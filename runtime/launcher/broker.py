@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 
 from nbhull.runtime import cgroups, usermap
@@ -231,7 +232,10 @@ class Launcher:
             for entry in request["mounts"]:
                 source = entry.get("source")
                 if entry["owned"] and source is not None and self.can_idmap():
-                    entry["source"] = pass_on(self.own(source, recursive=entry.get("recursive", False)))
+                    if entry["kind"] == "device":
+                        entry["source"] = pass_on(make_device(source, entry["access"]))
+                    else:
+                        entry["source"] = pass_on(self.own(source, recursive=entry.get("recursive", False)))
             request["cgroups"] = []
             if not request["spare"]:
                 self.note_groups(group)
@@ -329,6 +333,25 @@ class Launcher:
             os.kill(self.holder_pid, signal.SIGKILL)
             os.waitpid(self.holder_pid, 0)
         sweep(self.folder)
+
+
+def make_device(path: str, access: str) -> int:
+    """A detached mount of a new node for the device at `path`, which everybody may open for `access` (`r`, `w`, `rw`).
+
+    It stays the host's root's, whom no container has among its users, so nobody can give themselves more."""
+    status = os.stat(path)
+    mode = stat.S_IFMT(status.st_mode) | (4 if "r" in access else 0) | (2 if "w" in access else 0)
+    folder = linux_mount.make_filesystem("tmpfs", [("mode", "0700"), ("size", "4k")])
+    try:
+        os.mknod("node", stat.S_IFMT(mode), status.st_rdev, dir_fd=folder)
+        os.chmod("node", mode, dir_fd=folder)
+        return linux_mount.open_tree("node", at=folder)
+    except OSError as error:
+        raise HostUnable(
+            f"the device {path!r} cannot be handed in: {error.strerror}", "start nbhull with root's ability CAP_MKNOD"
+        ) from error
+    finally:
+        os.close(folder)
 
 
 def sweep(folder: str) -> None:

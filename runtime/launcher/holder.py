@@ -125,7 +125,14 @@ class Holder:
             mounts = []
             for entry in request["mounts"]:
                 made.append(self.stage.detached(entry, descriptors))
-                mounts.append({"at": entry["at"], "fd": len(made), "directory": is_folder(made[-1])})
+                mounts.append(
+                    {
+                        "at": entry["at"],
+                        "fd": len(made),
+                        "directory": is_folder(made[-1]),
+                        "image": entry["kind"] == "overlay",
+                    }
+                )
             plan = {
                 "root": 0,
                 "mounts": mounts,

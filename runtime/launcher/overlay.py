@@ -9,6 +9,7 @@ from nbhull.runtime.errors import HullError, SyscallFailed
 from nbhull.runtime.linux import mount as linux
 from nbhull.runtime.linux.mount import (
     MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     make_filesystem,
@@ -77,20 +78,25 @@ class Stage:
                 os.rmdir(attached)
 
     def detached(self, entry: dict[str, Any], descriptors: list[int]) -> int:
-        """What a container mounts: an overlay, or a bind of `source` (a path, relative to the store
-        or absolute, or an index among the descriptors)."""
+        """What a container mounts: an overlay, a tmpfs, or a bind of `source` (a path, relative to the store
+        or absolute, or an index among the descriptors): of a folder, a file or a device's node."""
         if entry["kind"] == "overlay":
             return self.overlay(entry, descriptors)
+        if entry["kind"] == "tmpfs":
+            pairs = [option.split("=") for option in entry["options"]]
+            return make_filesystem("tmpfs", [(key, value) for key, value in pairs], entry["flags"])
         source = entry["source"]
         if isinstance(source, int):
             fd = os.dup(descriptors[source])
         else:
-            fd = open_tree(self.path(source), recursive=entry["recursive"])
-        attributes = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID
-        if entry["read_only"]:
-            attributes |= MOUNT_ATTR_RDONLY
+            fd = open_tree(self.path(source), recursive=entry.get("recursive", False))
+        if entry["kind"] == "device":
+            # Read-only protects the node's own mode and owner; the device behind it is written to all the same.
+            attributes = MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY
+        else:
+            attributes = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | (MOUNT_ATTR_RDONLY if entry["read_only"] else 0)
         try:
-            mount_setattr(fd, attributes, recursive=entry["recursive"], subject=entry["at"])
+            mount_setattr(fd, attributes, recursive=entry.get("recursive", False), subject=entry["at"])
         except HullError:
             os.close(fd)
             raise

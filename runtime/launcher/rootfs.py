@@ -78,7 +78,7 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     """Make the calling process's mount namespace the container's, and `/` its root.
 
     `plan`: `root` (index of the root's mount among the descriptors), `mounts` (a list of `{at, fd,
-    directory}`, sorted by depth), `network`, `width` (ids in the container), `confinement`. Raises
+    directory, image}`, sorted by depth), `network`, `width` (ids in the container), `confinement`. Raises
     SyscallFailed or InvalidInput, naming the target.
     """
     set_propagation(MS_REC | MS_SLAVE)  # nothing mounted in here is seen by the host
@@ -102,7 +102,7 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     if confinement["system_paths"]:
         protect(proc, sysfs, null)
     if confinement["read_only"]:
-        for fd in (root, run):
+        for fd in (root, run, *(descriptors[mount["fd"]] for mount in plan["mounts"] if mount["image"])):
             mount_setattr(fd, MOUNT_ATTR_RDONLY, subject="the container's root")
     for fd in (proc, sysfs, null, run):
         os.close(fd)

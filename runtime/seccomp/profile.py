@@ -34,7 +34,7 @@ ACTIONS = {
 }
 PERMISSIVE = (ALLOW, LOG)
 OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
-KEYS = {"defaultAction", "defaultErrnoRet", "architectures", "archMap", "syscalls", "flags", "comment"}
+KEYS = {"defaultAction", "defaultErrnoRet", "defaultErrno", "architectures", "archMap", "syscalls", "flags", "comment"}
 RULE_KEYS = {"name", "names", "action", "errnoRet", "errno", "args", "includes", "excludes", "comment"}
 LARGEST_ERRNO = 4095
 
@@ -86,7 +86,7 @@ def resolve(document: dict[str, Any], architecture: str, capabilities: frozenset
         raise invalid(f"{key!r} is not known", hint)
     if document.get("architectures") and document.get("archMap"):
         raise invalid("it has both 'architectures' and 'archMap'", "keep one of them")
-    default = action_of(document.get("defaultAction"), document.get("defaultErrnoRet"), "defaultAction")
+    default = action_of(document.get("defaultAction"), errno_in(document, "defaultErrno"), "defaultAction")
     rules: list[Rule] = []
     for number, entry in enumerate(list_of(document, "syscalls", "it")):
         where = f"syscalls[{number}]"
@@ -95,7 +95,7 @@ def resolve(document: dict[str, Any], architecture: str, capabilities: frozenset
         if unknown := entry.keys() - RULE_KEYS:
             raise invalid(f"{where} has {min(unknown)!r}, which is not known")
         names = names_of(entry, where)
-        action = action_of(entry.get("action"), entry.get("errnoRet"), f"{where}.action")
+        action = action_of(entry.get("action"), errno_in(entry, "errno"), f"{where}.action")
         if action & 0xFFFF0000 not in PERMISSIVE:
             refuse_unknown(names, where)
         conditions = [condition(item, where) for item in list_of(entry, "args", where)]
@@ -137,6 +137,13 @@ def refuse_unknown(names: tuple[str, ...], where: str) -> None:
     for name in names:
         if name not in known:
             raise invalid(f"{where} refuses {name[:80]!r}, which is no system call", "correct its name")
+
+
+def errno_in(entry: dict[str, Any], key: str) -> Any:
+    """The errno that an entry gives: Docker's number, or the name that Podman's profiles have as well."""
+    number = entry.get(f"{key}Ret")
+    name = entry.get(key)
+    return getattr(errno, str(name), name) if number is None and name else number
 
 
 def action_of(name: Any, number: Any, where: str) -> int:

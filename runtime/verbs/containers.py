@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from nbhull.runtime.model import ContainerSpec, ProcessSpec
 
 
+CONFINING = (
+    "cap_add", "cap_drop", "security_opt", "privileged", "read_only", "tmpfs", "device", "gpus", "group_add", "ulimit",
+    "user",
+)  # fmt: skip
+"""options that make a Confinement other than the usual one"""
+
+
 def run(engine: Engine, values: dict[str, Any]) -> Result:
     """`run`: create, start, run one command in the foreground, end the rest of the container.
 
@@ -81,8 +88,14 @@ def info(engine: Engine, values: dict[str, Any]) -> Result:
 
 def container_spec(values: dict[str, Any]) -> ContainerSpec:
     """The container that the values of `run` describe."""
+    from nbhull.runtime.confinement import USUAL
     from nbhull.runtime.model import ContainerSpec, Limits
 
+    confinement = USUAL
+    if any(values[key] for key in CONFINING):
+        from nbhull.runtime.confinement_options import from_options
+
+        confinement = from_options(values)
     return ContainerSpec(
         image=values["image"],
         name=values["name"],
@@ -90,6 +103,7 @@ def container_spec(values: dict[str, Any]) -> ContainerSpec:
         limits=Limits(values["memory"], values["cpus"], values["pids_limit"]),
         network=values["network"] or "host",
         mounts=values["volume"],
+        confinement=confinement,
     )
 
 

@@ -15,7 +15,9 @@ from nbhull.kernel.config import KernelConfig, from_kernelspec, narrow
 from nbhull.kernel.environment import for_kernel
 from nbhull.kernel.failure import KernelFailed
 from nbhull.kernel.folder import certificate_mounts, why_withheld, working_folder
+from nbhull.runtime.confinement import Confinement, Device, Tmpfs, Ulimit, capabilities
 from nbhull.runtime.errors import Denied, InvalidInput, NotFound
+from nbhull.runtime.linux.mount import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID
 from nbhull.runtime.model import Mount
 
 GIB = 1 << 30
@@ -53,10 +55,62 @@ def test_a_notebook_may_say_what_holds_anyway() -> None:
     assert narrow(KernelConfig(), {"memory": None}) == (KernelConfig(), [])
 
 
-@pytest.mark.parametrize("key", ["mounts", "environment", "prefix", "control"])
+@pytest.mark.parametrize(
+    "key",
+    ["mounts", "environment", "prefix", "control", "cap_add", "security_opt", "privileged", "tmpfs", "devices", "gpus",
+     "group_add", "ulimits"],
+)  # fmt: skip
 def test_a_notebook_does_not_widen(key: str) -> None:
     with pytest.raises(Denied, match=key):
         narrow(KernelConfig(), {key: None})
+
+
+def test_a_kernelspec_may_confine_and_open() -> None:
+    config = from_kernelspec(
+        {
+            "cap_add": ["cap_net_admin"],
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges=false", "systempaths=unconfined", "seccomp=unconfined"],
+            "read_only": True,
+            "tmpfs": ["/scratch:size=1m,mode=700"],
+            "devices": ["/dev/fuse:/dev/other:rm"],
+            "gpus": "device=1",
+            "group_add": [100],
+            "ulimits": ["nofile=10:20"],
+        }
+    )
+    safe = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
+    assert config.confinement == Confinement(
+        cap_add=("NET_ADMIN",),
+        cap_drop=("ALL",),
+        seccomp="unconfined",
+        no_new_privileges=False,
+        system_paths=False,
+        read_only=True,
+        tmpfs=(Tmpfs("/scratch", ("mode=700", "size=1048576"), safe),),
+        devices=(Device("/dev/fuse", "/dev/other", "r"),),
+        gpus="device=1",
+        groups=("100",),
+        ulimits=(Ulimit("nofile", 10, 20),),
+    )
+    assert KernelConfig().confinement == Confinement()
+
+
+def test_a_notebook_may_confine_more() -> None:
+    config = KernelConfig(cap_add=("NET_ADMIN",), cap_drop=("KILL",))
+    narrowed, _ = narrow(config, {"cap_drop": ["net_raw"], "read_only": True})
+    assert (narrowed.cap_drop, narrowed.read_only) == (("KILL", "NET_RAW"), True)
+    before = capabilities(config.confinement)
+    for dropped in (["ALL"], ["NET_ADMIN"], ["CHOWN", "ALL"], []):
+        for spec in (config, KernelConfig(privileged=True), KernelConfig(cap_add=("ALL",)), KernelConfig()):
+            before = capabilities(spec.confinement)
+            after = capabilities(narrow(spec, {"cap_drop": dropped})[0].confinement)
+            assert after <= before - set(dropped)
+
+
+def test_a_notebook_does_not_open_what_is_read_only() -> None:
+    with pytest.raises(Denied, match="read_only"):
+        narrow(KernelConfig(read_only=True), {"read_only": False})
 
 
 def test_a_notebook_does_not_get_a_network() -> None:

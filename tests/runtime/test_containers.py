@@ -256,7 +256,7 @@ def test_a_large_environment_and_command_arrive_whole(box: Box) -> None:
 
 def test_orphans_are_reaped(box: Box) -> None:
     box.out("for i in 1 2 3 4 5; do sh -c 'sleep 0.01 &' ; done")
-    while any("sleep" in line for line in box.out("cat /proc/[0-9]*/comm").splitlines()):
+    while any("sleep" in line for line in box.run("cat /proc/[0-9]*/comm").stdout.splitlines()):
         pass
     assert "Z" not in box.out("cat /proc/[0-9]*/stat | cut -d' ' -f3")
 

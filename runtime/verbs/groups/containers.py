@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from nbhull.runtime.verbs.definition import EVERYWHERE, MAGIC, Argument, Verb
-from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, CONTAINERS, LIMITS, PROCESS, QUIET, VALUES
+from nbhull.runtime.verbs.groups.shared import (
+    AS_JSON,
+    CONFINEMENT,
+    CONTAINER,
+    CONTAINERS,
+    LIMITS,
+    PROCESS,
+    QUIET,
+    VALUES,
+)
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -26,6 +35,7 @@ VERBS: tuple[Verb, ...] = (
                 many=True,
             ),
             *LIMITS,
+            *CONFINEMENT,
             Argument(
                 "--hostname",
                 "host name inside the container",

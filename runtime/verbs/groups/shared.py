@@ -38,6 +38,74 @@ PROCESS = (
     ),
 )
 
+OPTIONS = "nbhull.runtime.confinement_options:"
+
+CONFINEMENT = (
+    Argument(
+        "--cap-add",
+        "give a capability beside the usual 14, or ALL",
+        metavar="CAPABILITY",
+        parse=OPTIONS + "parse_capability",
+        many=True,
+    ),
+    Argument(
+        "--cap-drop",
+        "take a capability away, or ALL",
+        metavar="CAPABILITY",
+        parse=OPTIONS + "parse_capability",
+        many=True,
+    ),
+    Argument(
+        "--security-opt",
+        "`seccomp=PROFILE.json` or `seccomp=unconfined`: which system calls are allowed; "
+        "`no-new-privileges=false`: set-user-id programs work; `systempaths=unconfined`: nothing of /proc and /sys is "
+        "masked",
+        metavar="OPTION",
+        parse=OPTIONS + "parse_security_opt",
+        many=True,
+    ),
+    Argument("--read-only", "the image's files cannot be changed", flag=True),
+    Argument(
+        "--tmpfs",
+        "a folder in memory; options are tmpfs's: size, mode, uid, gid, nr_inodes, ro, exec",
+        metavar="PATH[:OPTION,...]",
+        parse=OPTIONS + "parse_tmpfs",
+        many=True,
+    ),
+    Argument(
+        "--device",
+        "hand in a device of this machine, or a folder of devices",
+        metavar="SOURCE[:TARGET][:rwm]",
+        parse=OPTIONS + "parse_device",
+        many=True,
+    ),
+    Argument(
+        "--gpus",
+        "hand in NVIDIA GPUs with their driver: all, the first so many, or some by index",
+        metavar="all|COUNT|device=N,...",
+        parse=OPTIONS + "parse_gpus",
+    ),
+    Argument(
+        "--group-add",
+        "a supplementary group of all processes; `keep-groups` keeps those of who starts it",
+        metavar="GROUP",
+        parse=OPTIONS + "parse_group",
+        many=True,
+    ),
+    Argument(
+        "--ulimit",
+        "a resource limit of each process, such as nofile=1024:4096",
+        metavar="NAME=SOFT[:HARD]",
+        parse=OPTIONS + "parse_ulimit",
+        many=True,
+    ),
+    Argument(
+        "--privileged",
+        "all capabilities over what is the container's own, no filter of system calls, nothing masked",
+        flag=True,
+    ),
+)
+
 LIMITS = (
     Argument(
         "--memory",
