@@ -61,14 +61,13 @@ def run_here(quick: bool) -> dict[str, Any]:
 
 def run_as_user() -> dict[str, Any]:
     """All benchmarks as an ordinary user, in its own copy of the tree; needs root."""
-    user = suite_users.prepare(
-        suite_users.NAME, subordinate_ids=True, wheelhouse=suite_users.wheels(), wheel=suite_users.own_wheel()
-    )
+    user = suite_users.prepare(suite_users.NAME, subordinate_ids=True)
+    user.install(suite_users.wheels(), suite_users.own_wheel())
     part = user.home / "benchmarks.json"
     with suite_users.session(user), suite_users.delegated_cgroup(user) as enter:
         subprocess.run(
-            user.command(user.python, user.tree / "benchmarks/run.py", "--part", part),
-            cwd=user.tree, check=True, preexec_fn=enter,
+            [*enter, *user.command(user.python, user.tree / "benchmarks/run.py", "--part", part)],
+            cwd=user.tree, check=True,
         )
     measured: dict[str, Any] = json.loads(part.read_text())
     return measured

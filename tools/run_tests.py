@@ -1,18 +1,20 @@
 """The checks and the whole test suite: as root, as an ordinary user, and as one without subordinate ids.
 
-Run by an ordinary user, only that user's part. The last line counts the tests of all runs (a check
-that fails counts as a failed test); exit status 1 if anything failed.
+The ordinary users' runs go on beside root's, in a process of their own whose output is shown when root's
+run has ended. Run by an ordinary user, only that user's part. The last line counts the tests of all
+runs (a check that fails counts as a failed test); exit status 1 if anything failed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import check
@@ -21,8 +23,13 @@ import suite_users
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build/tests"
+USERS_LOG, USERS_OUTCOMES = REPORTS / "users.log", REPORTS / "users.json"
+"""what the process of the users' runs writes: its output, and how many tests passed, failed and were skipped"""
 
-LONGEST_RUN = 420
+FOR_USERS = "--only-users"
+"""first argument of that process"""
+
+LONGEST_RUN = 540
 """seconds that one of the runs may take; far above what it needs"""
 
 PACKAGES = {
@@ -100,18 +107,40 @@ def run_here(run: str, arguments: list[str]) -> Outcome:
     return read_report(report, status)
 
 
-def run_as(run: str, name: str, wheelhouse: Path, wheel: Path, arguments: list[str]) -> Outcome:
-    """Run the suite as an ordinary user of that name, in its own copy of the tree."""
-    user = suite_users.prepare(
-        name, subordinate_ids=run == "user", wheelhouse=wheelhouse, wheel=wheel
-    )
+def run_as(run: str, user: suite_users.SuiteUser, arguments: list[str]) -> Outcome:
+    """Run the suite as an ordinary user, in its own copy of the tree."""
     report = user.tree / "report.xml"
     with suite_users.session(user), suite_users.delegated_cgroup(user) as enter:
         status = subprocess.run(
-            user.command(*pytest_command(user.python, run, report, arguments)),
-            cwd=user.tree, check=False, preexec_fn=enter,
+            [*enter, *user.command(*pytest_command(user.python, run, report, arguments))], cwd=user.tree, check=False
         ).returncode
     return read_report(report, status)
+
+
+def run_as_users(arguments: list[str]) -> int:
+    """The ordinary users' runs; the process that root's run goes on beside."""
+    # The copies first, before anything is written into the tree.
+    users = {run: suite_users.prepare(name, subordinate_ids=run == "user") for run, name in suite_users.USERS.items()}
+    wheelhouse, wheel = suite_users.wheels(), suite_users.own_wheel()
+    outcomes: dict[str, Outcome] = {}
+    for run, user in users.items():
+        title(f"tests as {user.entry.pw_name}")
+        user.install(wheelhouse, wheel)
+        outcomes[run] = run_as(run, user, arguments)
+    USERS_OUTCOMES.write_text(json.dumps({run: asdict(outcome) for run, outcome in outcomes.items()}))
+    return 0
+
+
+def collect_users(process: subprocess.Popen[bytes]) -> dict[str, Outcome]:
+    """Wait for the users' runs, and show what they wrote."""
+    if process.poll() is None:
+        print("\nwaiting for the ordinary users' runs", flush=True)
+    status = process.wait()
+    sys.stdout.buffer.write(USERS_LOG.read_bytes())
+    sys.stdout.flush()
+    if status:
+        return {"users": Outcome(failed=1)}
+    return {run: Outcome(**counts) for run, counts in json.loads(USERS_OUTCOMES.read_text()).items()}
 
 
 def title(text: str) -> None:
@@ -131,6 +160,11 @@ def main(arguments: list[str]) -> int:
         else:
             print(f"some tests will be skipped; for all of them: sudo apt-get install -y {' '.join(missing)}")
 
+    if is_root:
+        command = [sys.executable, __file__, FOR_USERS, *arguments]
+        with USERS_LOG.open("wb") as log:
+            users = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
     title("checks")
     if failed := check.failing_checks():
         outcomes["checks"] = Outcome(failed=len(failed))
@@ -138,10 +172,7 @@ def main(arguments: list[str]) -> int:
     if is_root:
         title("tests as root")
         outcomes["root"] = run_here("root", arguments)
-        wheelhouse, wheel = suite_users.wheels(), suite_users.own_wheel()
-        for run, name in suite_users.USERS.items():
-            title(f"tests as {name}")
-            outcomes[run] = run_as(run, name, wheelhouse, wheel, arguments)
+        outcomes |= collect_users(users)
     else:
         sys.path.insert(0, str(ROOT / "tests"))
         from support.abilities import current_run
@@ -157,4 +188,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    only_users = sys.argv[1:2] == [FOR_USERS]
+    sys.exit(run_as_users(sys.argv[2:]) if only_users else main(sys.argv[1:]))

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,18 @@ class SuiteUser:
     def run(self, *arguments: str | Path) -> None:
         """Run a command as this user, in its home; raises CalledProcessError."""
         subprocess.run(self.command(*arguments), cwd=self.home, check=True)
+
+    def install(self, wheelhouse: Path, wheel: Path) -> None:
+        """Bring the user's environment up to date: what the tests need, and nbhull from its wheel."""
+        made_from = self.home / "venv/.made-from"
+        pip: list[str | Path] = [self.python, "-m", "pip", "--disable-pip-version-check", "-qq"]
+        pip += ["install", "--no-index"]
+        if not made_from.exists() or made_from.read_text() != wheelhouse.name:
+            print(f"making {self.home}/venv", flush=True)
+            self.run(SYSTEM_PYTHON, "-m", "venv", "--clear", self.home / "venv")
+            self.run(*pip, "--find-links", wheelhouse, *requirements())
+            made_from.write_text(wheelhouse.name)
+        self.run(*pip, "--no-deps", "--force-reinstall", wheel)
 
 
 def pip_settings() -> dict[str, str]:
@@ -140,21 +152,8 @@ def _copy_tree(user: SuiteUser) -> None:
     subprocess.run(["chown", "-R", "--no-dereference", f"{user.entry.pw_name}:", user.tree], check=True)
 
 
-def _install(user: SuiteUser, wheelhouse: Path, wheel: Path) -> None:
-    """Bring the user's environment up to date."""
-    made_from = user.home / "venv/.made-from"
-    pip: list[str | Path] = [user.python, "-m", "pip", "--disable-pip-version-check", "-qq"]
-    pip += ["install", "--no-index"]
-    if not made_from.exists() or made_from.read_text() != wheelhouse.name:
-        print(f"making {user.home}/venv", flush=True)
-        user.run(SYSTEM_PYTHON, "-m", "venv", "--clear", user.home / "venv")
-        user.run(*pip, "--find-links", wheelhouse, *requirements())
-        made_from.write_text(wheelhouse.name)
-    user.run(*pip, "--no-deps", "--force-reinstall", wheel)
-
-
-def prepare(name: str, *, subordinate_ids: bool, wheelhouse: Path, wheel: Path) -> SuiteUser:
-    """The user, made if need be, with a fresh copy of the tree and nbhull installed from its wheel."""
+def prepare(name: str, *, subordinate_ids: bool) -> SuiteUser:
+    """The user, made if need be, with a fresh copy of the tree."""
     entry = _ensure_user(name, subordinate_ids=subordinate_ids)
     passed_on = pip_settings() | {n: v for n, v in os.environ.items() if PASSED_ON.fullmatch(n)}
     user = SuiteUser(entry, {
@@ -168,7 +167,6 @@ def prepare(name: str, *, subordinate_ids: bool, wheelhouse: Path, wheel: Path) 
         "XDG_RUNTIME_DIR": f"/run/user/{entry.pw_uid}",
     })
     _copy_tree(user)
-    _install(user, wheelhouse, wheel)
     return user
 
 
@@ -193,17 +191,17 @@ DELEGATED = ("cpu", "memory", "pids")
 
 
 @contextlib.contextmanager
-def delegated_cgroup(user: SuiteUser, controllers: Iterable[str] = DELEGATED) -> Iterator[Callable[[], None]]:
+def delegated_cgroup(user: SuiteUser, controllers: Iterable[str] = DELEGATED) -> Iterator[list[str]]:
     """What a login under systemd would give the user: a version 2 cgroup that it may divide.
 
-    Yields what a process does to enter it (between fork and exec). Where version 2 has none of the
+    Yields the beginning of a command line that enters it. Where version 2 has none of the
     controllers, as under version 1, there is nothing to delegate and nothing to enter.
     """
     mount = _unified_mount()
     offered = (mount / "cgroup.controllers").read_text().split() if mount else []
     wanted = [name for name in controllers if name in offered]
     if mount is None or not wanted:
-        yield lambda: None
+        yield []
         return
     # Only a cgroup without processes can be divided: the suite's own process goes one below.
     group, leaf = mount / user.entry.pw_name, mount / user.entry.pw_name / "session"
@@ -213,14 +211,10 @@ def delegated_cgroup(user: SuiteUser, controllers: Iterable[str] = DELEGATED) ->
         for name in ("", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"):
             os.chown(folder / name, user.entry.pw_uid, user.entry.pw_gid)
     try:
-        yield lambda: _enter(leaf)
+        yield ["/bin/sh", "-c", 'echo 0 > "$0" && exec "$@"', str(leaf / "cgroup.procs")]
     finally:
         leaf.rmdir()
         group.rmdir()
-
-
-def _enter(group: Path) -> None:
-    (group / "cgroup.procs").write_text("0")
 
 
 def _unified_mount() -> Path | None:

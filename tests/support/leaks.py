@@ -19,11 +19,18 @@ Findings = set[tuple[str, str]]
 
 
 def runtime_folders() -> list[Path]:
-    """The folders for what lives only as long as containers run."""
+    """This user's folders for what lives only as long as containers run."""
     folders = [Path("/run/nbhull"), *Path("/tmp").glob(f"{SIGN}-*")]
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         folders.append(Path(runtime) / SIGN)
-    return [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)]
+    return [folder for folder in folders if _owned_by_us(folder)]
+
+
+def _owned_by_us(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid == os.getuid()
+    except FileNotFoundError:
+        return False
 
 
 def _files() -> Findings:
@@ -61,6 +68,8 @@ def _held_by_others(folder: Path) -> set[Path]:
 
 
 def _mounts(signs: tuple[str, ...]) -> Findings:
+    if os.getuid() != 0:
+        return set()  # only root can have mounted anything here, in a session of its own perhaps
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return {
         ("mount", line.split(" ", 4)[4])
@@ -84,23 +93,36 @@ def _sockets(signs: tuple[str, ...]) -> Findings:
 
 def _descriptors() -> Iterator[tuple[int, str]]:
     """Every open descriptor that this user may see: whose it is, and what it leads to."""
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            yield int(descriptor.parts[2]), os.readlink(descriptor)
+            numbers = os.listdir(f"/proc/{pid}/fd")
         except OSError:
             continue  # it went while we looked, or it is not ours to read
+        for number in numbers:
+            try:
+                yield int(pid), os.readlink(f"/proc/{pid}/fd/{number}")
+            except OSError:
+                continue  # likewise
 
 
 def _cgroups() -> Findings:
-    return {
-        ("cgroup", str(folder / name))
-        for folder, names in ((Path(folder), names) for folder, names, _ in os.walk("/sys/fs/cgroup"))
-        for name in names
-        if SIGN in name and _is_of_this_session(folder / name)
-    }
+    found: Findings = set()
+    for folder, names, _ in os.walk("/sys/fs/cgroup"):
+        names[:] = [name for name in names if not _is_of_other_user(Path(folder, name))]
+        found |= {("cgroup", f"{folder}/{name}") for name in names if SIGN in name and _is_ours(Path(folder, name))}
+    return found
 
 
-def _is_of_this_session(cgroup: Path) -> bool:
+def _is_of_other_user(cgroup: Path) -> bool:
+    """Whether a cgroup, and with it all below, was delegated to another ordinary user."""
+    try:
+        owner = cgroup.stat().st_uid
+        return owner not in (0, os.getuid()) and pwd.getpwuid(owner) is not None
+    except (FileNotFoundError, KeyError):
+        return False  # it went while we looked; an id that belongs to nobody is a container's
+
+
+def _is_ours(cgroup: Path) -> bool:
     """Whether a cgroup is empty, and so left by somebody, or holds a process of this session."""
     try:
         if os.getuid() not in (0, cgroup.stat().st_uid):

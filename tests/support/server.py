@@ -41,7 +41,7 @@ class Server:
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jupyter_server", *(f"--{name}={value}" for name, value in options.items())],
-            env={**os.environ, **variables}, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1", **variables}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.is_up = threading.Event()
         self.reader = threading.Thread(target=self._read)
@@ -63,9 +63,15 @@ class Server:
                 self.is_up.set()
 
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
-        """End it, and wait for its end."""
+        """End it, and wait for its end; one that hangs tells where, and is killed."""
         self.process.send_signal(signum)
-        self.process.wait(PATIENCE)
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(PATIENCE)
+            self.reader.join(PATIENCE)
+            raise TimeoutError(f"jupyter_server did not stop: {self.log}") from None
         self.reader.join(PATIENCE)
         assert self.process.stderr is not None
         self.process.stderr.close()
