@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from support.waiting import eventually
 
 PATIENCE = 60.0
+AGAIN = 5.0
+"""seconds after which a server that was asked to end is asked again"""
 TOKEN = "a-token-for-tests"
 
 Message = dict[str, Any]
@@ -63,18 +67,20 @@ class Server:
                 self.is_up.set()
 
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
-        """End it, and wait for its end; one that hangs tells where, and is killed."""
-        self.process.send_signal(signum)
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGABRT)
-            self.process.wait(PATIENCE)
-            self.reader.join(PATIENCE)
-            raise TimeoutError(f"jupyter_server did not stop: {self.log}") from None
+        """End it, and wait for its end; one that hangs is killed, and tells where it hung."""
+        hung = False
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            # Again and again: jupyter_server's handler fails if the signal comes while it writes to its log.
+            hung = time.monotonic() > deadline
+            self.process.send_signal(signal.SIGABRT if hung else signum)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(AGAIN)
         self.reader.join(PATIENCE)
         assert self.process.stderr is not None
         self.process.stderr.close()
+        if hung:
+            raise TimeoutError(f"jupyter_server did not stop: {self.log}")
 
     async def ask(self, method: str, path: str, body: Any = None) -> HTTPResponse:
         """One request of its REST interface; no exception for an error status."""
