@@ -34,6 +34,7 @@ LONGEST_RUN = 540
 
 PACKAGES = {
     "bwrap": "bubblewrap",
+    "chromium": "chromium",
     "git": "git",
     "newuidmap": "uidmap",
     "pasta": "passt",

@@ -97,7 +97,7 @@ def _lacks_libseccomp() -> str | None:
 
 
 CONTROLLERS = ("memory", "pids", "cpu")
-PROGRAMS = ("bwrap", "git", "newuidmap", "podman", "runc", "strace", "unshare")
+PROGRAMS = ("bwrap", "chromium", "git", "newuidmap", "podman", "runc", "strace", "unshare")
 
 ABILITIES: dict[str, Callable[[], str | None]] = {
     "subuid": _lacks_subuid,

@@ -34,7 +34,8 @@ Message = dict[str, Any]
 class Server:
     """jupyter_server on a free port; its root folder is the notebooks' folder."""
 
-    def __init__(self, folder: Path, **variables: str) -> None:
+    def __init__(self, folder: Path, program: str = "jupyter_server", **variables: str) -> None:
+        """`program`: the module to run, jupyter_server itself or an application on it (jupyterlab)."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -44,11 +45,11 @@ class Server:
             "ServerApp.open_browser": False, "IdentityProvider.token": TOKEN, "ServerApp.allow_root": True,
         }  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jupyter_server", *(f"--{name}={value}" for name, value in options.items())],
+            [sys.executable, "-m", program, *(f"--{name}={value}" for name, value in options.items())],
             env={**os.environ, "PYTHONFAULTHANDLER": "1", **variables}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.is_up = threading.Event()
-        self.reader = threading.Thread(target=self._read)
+        self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
         if not self.is_up.wait(PATIENCE):
             self.stop(signal.SIGKILL)

@@ -1,0 +1,69 @@
+"""A real JupyterLab in a real browser: what a person sees."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from nbhull.kernel import specs
+from support.jupyter import install_spec
+from support.lab import Lab
+from support.server import Server
+from support.stores import delete_tree
+
+QUIET = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+"""options of Chromium: it asks nobody on the network for anything, and runs for root too"""
+ZOOM = 1280, 900
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, headless. Not of the whole session: its event loop would be in the way of others."""
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=QUIET)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab with folders of its own, `nbhull` and failing kernelspecs beside the bare Python's."""
+    base = tmp_path_factory.mktemp("lab")
+    runtime = Path(tempfile.mkdtemp(prefix="nbhull-lab-"))  # short, since the path of a socket is
+    notebooks = base / "notebooks"
+    notebooks.mkdir()
+    variables = {
+        "XDG_RUNTIME_DIR": runtime,
+        "NBHULL_HOME": base / "store",
+        "JUPYTER_PATH": base / "prefix/share/jupyter",
+        "JUPYTER_DATA_DIR": base / "data",
+        "JUPYTER_RUNTIME_DIR": base / "data/runtime",
+        "JUPYTER_CONFIG_DIR": base / "config",
+        "IPYTHONDIR": base / "ipython",
+    }
+    specs.install(prefix=str(base / "prefix"))
+    install_spec("wrong-memory", base / "prefix", memory="12 elephants")
+    install_spec("no-image", base / "prefix", image="no-such-image")
+    server = Server(notebooks, "jupyterlab", **{name: str(path) for name, path in variables.items()})
+    yield server
+    server.stop(signal.SIGKILL)  # on SIGTERM its own idle worker threads keep it from ending
+    delete_tree(base / "store")
+    delete_tree(runtime)
+
+
+@pytest.fixture
+def lab(browser: Browser, lab_server: Server, tmp_path: Path) -> Iterator[Lab]:
+    """JupyterLab's launcher, in a workspace of this test's own; its kernels end with the test."""
+    context = browser.new_context(viewport={"width": ZOOM[0], "height": ZOOM[1]})
+    lab = Lab(context.new_page(), lab_server, workspace=tmp_path.name)
+    yield lab
+    lab.end_kernels()
+    context.close()

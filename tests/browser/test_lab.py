@@ -1,0 +1,54 @@
+"""What a person does in JupyterLab with containerized kernels, in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.lab import Lab
+
+pytestmark = pytest.mark.requires("chromium")
+CONTAINER = "Python 3 (container)"
+
+
+def test_the_launcher_offers_the_kernel_and_it_runs_in_a_container(lab: Lab) -> None:
+    lab.open_notebook(CONTAINER)
+    assert lab.run("print(open('/proc/1/comm').read())").inner_text().strip() == "nbhull-init"
+    table = lab.run("%container").locator("table")
+    table.wait_for()
+    assert "host" in table.inner_text()
+
+
+def test_a_reset_keeps_the_notebook_connected(lab: Lab) -> None:
+    lab.open_notebook(CONTAINER)
+    lab.run("open('/srv/kept', 'w').write('kept')")
+    lab.run("%container snapshot seen-in-a-browser")
+    lab.run("import os; os.unlink('/srv/kept'); mark = 1")
+    assert "reset to seen-in-a-browser" in lab.run("%container reset").inner_text()
+    outputs = lab.run("print(open('/srv/kept').read(), 'mark' in globals())")
+    assert outputs.inner_text().strip() == "kept False"
+
+
+def test_restart_keeps_what_was_installed(lab: Lab) -> None:
+    lab.open_notebook(CONTAINER)
+    lab.run("open('/srv/installed', 'w').write('yes')")
+    lab.menu("Kernel", "Restart Kernel…")
+    with lab.page.expect_response(lambda response: response.url.partition("?")[0].endswith("/restart")):
+        lab.dialog().get_by_role("button", name="Confirm Kernel Restart").click()
+    lab.wait_idle()
+    assert lab.run("print(open('/srv/installed').read())").inner_text().strip() == "yes"
+
+
+@pytest.mark.parametrize(
+    ("tile", "reason", "hint"),
+    [
+        ("wrong-memory", "memory limit '12 elephants' is not a size", "write it like 512m or 2g"),
+        ("no-image", "there is no image 'no-such-image'", "nbhull images"),
+    ],
+)
+def test_a_start_that_cannot_succeed_says_why_in_a_dialog(lab: Lab, tile: str, reason: str, hint: str) -> None:
+    lab.tile(tile).click()
+    text = lab.dialog().inner_text()
+    assert reason in text
+    assert hint in text
+    assert "Traceback" not in text
+    assert lab.ask("kernels") == []
