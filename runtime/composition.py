@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 ROOT, ETC = "root", "etc"
 """keys of the parts that every image, and the image `host`, has"""
+OWN_ROOT = "oci"
+"""`base` of images whose root file system is their layers alone"""
+PLACES = ("/proc", "/sys", "/dev", "/run")
+"""what is mounted on in every container"""
 
 
 def host_record(environment: str | None) -> ImageRecord:
@@ -45,6 +49,8 @@ def skeleton(store: Store) -> str:
 
 def keys(record: ImageRecord) -> list[str]:
     """The names of a container's writable parts."""
+    if record["base"] == OWN_ROOT:
+        return [ROOT]
     return [ROOT, ETC, *(part["key"] for part in record["parts"] if part["kind"] == "overlay")]
 
 
@@ -53,6 +59,14 @@ def make_writable(folder: str, record: ImageRecord) -> None:
     for key in keys(record):
         os.makedirs(f"{folder}/{key}/work", 0o700)
         os.mkdir(f"{folder}/{key}/upper", 0o755)
+
+
+def image_folders(record: ImageRecord) -> list[tuple[str, bool]]:
+    """The folders that an image's configuration speaks of, as mount points, which are there if nothing else is."""
+    config = record["config"]
+    wanted = [*PLACES, *config["volumes"], f"/{config['working_dir'].strip('/')}"]
+    paths = [os.path.normpath("/" + path.lstrip("/")) for path in wanted]
+    return [(path, True) for path in paths if path != "/"]
 
 
 def make_mountpoints(folder: str, targets: list[tuple[str, bool]]) -> None:
@@ -68,6 +82,15 @@ def make_mountpoints(folder: str, targets: list[tuple[str, bool]]) -> None:
     for name, mode in hostimage.FOLDERS.items():
         if os.path.isdir(f"{folder}/{name}"):
             os.chmod(f"{folder}/{name}", mode)  # this layer's folders lie over the skeleton's
+
+
+def make_files(folder: str, spec: ContainerSpec, record: ImageRecord, hostname: str, identity: str) -> None:
+    """The layer of each container's own files: those of /etc, which the image `host` has an overlay of its own for."""
+    if record["base"] != OWN_ROOT:
+        make_etc(folder, spec, hostname, identity)
+        return
+    os.mkdir(folder, 0o755)
+    make_etc(f"{folder}/etc", spec, hostname, identity)
 
 
 def make_etc(folder: str, spec: ContainerSpec, hostname: str, identity: str) -> None:
@@ -98,6 +121,11 @@ def read_text(path: str) -> str:
         return ""
 
 
+def is_same_base(one: ImageRecord, other: ImageRecord) -> bool:
+    """Whether what was changed on one can be put on the other."""
+    return all(one.get(key) == other.get(key) for key in ("base", "environment", "foundation"))
+
+
 def check_mounts(spec: ContainerSpec, record: ImageRecord) -> list[tuple[str, bool]]:
     """The (target, is a folder) of all that will be mounted. Raises NotFound, InvalidInput."""
     targets = [(part["at"], True) for part in record["parts"]]
@@ -114,11 +142,13 @@ def check_mounts(spec: ContainerSpec, record: ImageRecord) -> list[tuple[str, bo
                 f"the folder {mount.source!r} to mount cannot be read by this user",
                 "change its mode, or correct the mount",
             )
-        refuse_target(mount.target, ("/run",))
+        refuse_target(mount.target, record, ("/run",))
         targets.append((mount.target, os.path.isdir(mount.source)))
     for tmpfs in spec.confinement.tmpfs:
-        refuse_target(tmpfs.target)
+        refuse_target(tmpfs.target, record)
         targets.append((tmpfs.target, True))
+    if record["base"] == OWN_ROOT:
+        return targets + image_folders(record)
     return [
         (path, is_folder)
         for path, is_folder in targets
@@ -126,9 +156,10 @@ def check_mounts(spec: ContainerSpec, record: ImageRecord) -> list[tuple[str, bo
     ]
 
 
-def refuse_target(target: str, also: tuple[str, ...] = ()) -> None:
+def refuse_target(target: str, record: ImageRecord, also: tuple[str, ...] = ()) -> None:
     """Nothing is mounted over what every container has of its own. Raises InvalidInput."""
-    own = ("/", "/etc", *(f"/{name}" for name in hostimage.SYSTEM), *also)
+    system = () if record["base"] == OWN_ROOT else (f"/{name}" for name in hostimage.SYSTEM)
+    own = ("/", "/etc", *system, *also)
     if target.split("/")[1] in ("proc", "sys", "dev") or target in own:
         raise InvalidInput(f"nothing can be mounted on {target!r}", "choose another target")
 
@@ -149,7 +180,15 @@ def compose(
         }
         return part if source is None else {**part, "source": source}
 
-    mounts = [*hostimage.system_mounts(), {**writable(ETC, [f"{here}/files"], "/etc"), "at": "/etc", "owned": False}]
+    mounts: list[dict[str, Any]] = []
+    if record["base"] == OWN_ROOT:
+        root = writable(ROOT, [f"{here}/mountpoints"])
+        below = len(record["foundation"]) + 1  # the image's layers lie below the container's own files
+        root["lowers"].insert(len(root["lowers"]) - below, f"{here}/files")
+    else:
+        root = writable(ROOT, [f"{here}/mountpoints", skeleton(store)])
+        etc = writable(ETC, [f"{here}/files"], "/etc")
+        mounts += [*hostimage.system_mounts(), {**etc, "at": "/etc", "owned": False}]
     for part in record["parts"]:
         if part["kind"] == "overlay":
             mounts.append({**writable(part["key"], [], part["source"]), "at": part["at"], "owned": part["owned"]})
@@ -177,7 +216,7 @@ def compose(
 
         mounts += devices.mounts(spec.confinement, record["base"])
     mounts.sort(key=lambda mount: mount["at"].count("/"))
-    return {"root": {**writable(ROOT, [f"{here}/mountpoints", skeleton(store)]), "owned": False}, "mounts": mounts}
+    return {"root": {**root, "owned": False}, "mounts": mounts}
 
 
 LIBRARY = "/run/nbhull/lib"

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from sqlite3 import Row
 from types import TracebackType
 
-from nbhull.runtime import accounts, composition, confinement
+from nbhull.runtime import accounts, composition, confinement, defaults
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
-from nbhull.runtime.hostimage import process_environment
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.launcher.client import Process
 from nbhull.runtime.model import (
@@ -28,11 +27,13 @@ from nbhull.runtime.model import (
     parse_name,
 )
 from nbhull.runtime.running import holds, is_running, socket_folder, sweep_ended
-from nbhull.runtime.store import Store
+from nbhull.runtime.store import IMAGES, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from nbhull.runtime.images.catalog import Catalog
 
 __all__ = ["Engine", "Process", "default_home"]
 
@@ -54,6 +55,7 @@ class Engine:
         self.fork = fork
         self.lock = threading.Lock()
         self.own: client.Client | None = None
+        self.library: Catalog | None = None
         self.others: dict[str, client.Client] = {}
 
     def __enter__(self) -> Engine:
@@ -70,6 +72,9 @@ class Engine:
             for other in self.others.values():
                 other.close()
             self.others.clear()
+            if self.library is not None:
+                self.library.workshop.close()
+                self.library = None
             if self.own is not None:
                 self.own.close()
                 self.own = None
@@ -104,9 +109,20 @@ class Engine:
 
     # Looking around
 
+    @property
+    def catalog(self) -> Catalog:
+        """The images: what they are made of, and how they come and go."""
+        from nbhull.runtime.images.catalog import Catalog
+        from nbhull.runtime.images.workshop import Workshop
+
+        with self.lock:
+            if self.library is None:
+                self.library = Catalog(self.store, Workshop(self.launcher))
+            return self.library
+
     def images(self) -> list[Image]:
         """All images and snapshots, the embedded `host` first."""
-        rows = self.store.query("select * from images order by created desc")
+        rows = self.store.query(f"{IMAGES} from images order by created desc")
         return [Image(HOST_IMAGE, HOST_IMAGE, None, 0.0, 0), *(image_of(row) for row in rows)]
 
     def containers(self) -> list[Container]:
@@ -142,7 +158,7 @@ class Engine:
         try:
             composition.make_writable(folder, record)
             composition.make_mountpoints(f"{folder}/mountpoints", targets)
-            composition.make_etc(f"{folder}/files", spec, hostname, identity)
+            composition.make_files(f"{folder}/files", spec, record, hostname, identity)
             self.store.add_container(
                 {
                     "id": identity,
@@ -211,24 +227,30 @@ class Engine:
         launcher = self.launcher_of(row)
         if not spec.argv or any("\0" in text for text in (*spec.argv, *spec.env, *spec.env.values())):
             raise InvalidInput("the command is empty or has a NUL byte in it", "give a program and its arguments")
-        made_from = spec_of(row)
-        account = self.account(row["id"], spec.user, made_from.confinement)
-        record = json.loads(row["record"])
-        env = {**process_environment(record["environment"]), "HOME": account.home, **made_from.env, **spec.env}
+        made_from, record = spec_of(row), json.loads(row["record"])
+        user = spec.user or made_from.confinement.user or defaults.user(record)
+        account = self.account(row["id"], user, made_from.confinement)
+        env = {**defaults.environment(record, account), **made_from.env, **spec.env}
         return client.spawn(
             launcher,
             list(stdio),
             container=row["id"],
             argv=list(spec.argv),
             env=env,
-            cwd=spec.cwd or (env.get("HOME", "/") if account.uid == 0 else "/"),
+            cwd=spec.cwd or defaults.folder(record, env, account.uid),
             uid=account.uid,
             gid=account.gid,
             groups=list(account.groups),
             tty=spec.tty,
         )
 
-    def account(self, identity: str, user: str | None, inside: Confinement) -> accounts.Account:
+    def command(self, ref: str, words: Sequence[str], entrypoint: str | None = None) -> tuple[str, ...]:
+        """What to run in a container where `words` are given: with its image's Entrypoint, or Cmd where there are none.
+
+        Empty where the image has no command and none is given. `entrypoint` replaces the image's. Raises InvalidInput."""
+        return defaults.command(json.loads(self.row(ref)["record"]), words, entrypoint)
+
+    def account(self, identity: str, user: str, inside: Confinement) -> accounts.Account:
         """Who a process of a container is, looked up in the container's own files."""
 
         def read_text(path: str) -> str:
@@ -238,7 +260,7 @@ class Engine:
                 return ""
 
         groups = tuple(group for group in inside.groups if group != confinement.KEEP_GROUPS)
-        return accounts.resolve(read_text, user or inside.user or "0", groups)
+        return accounts.resolve(read_text, user, groups)
 
     def open(self, ref: str, path: str) -> tuple[bool, Any]:
         """Whether it is a folder, and a binary file object of a file inside a running container."""
@@ -279,7 +301,8 @@ class Engine:
         try:
             with launcher.open("wait", container=row["id"]) as ended:
                 if timeout > 0:
-                    launcher.request("terminate", container=row["id"])
+                    stop_signal = defaults.stop_signal(json.loads(row["record"]))
+                    launcher.request("terminate", container=row["id"], signal=stop_signal)
                     ended.settimeout(timeout)
                     try:
                         wire.receive_answer(ended)
@@ -336,7 +359,7 @@ class Engine:
                 "base": record["base"],
                 "size": size,
                 "layers": layers,
-                "record": {key: record[key] for key in ("base", "environment", "parts")},
+                "record": {key: value for key, value in record.items() if key not in ("layers", "hostname")},
             }
             self.store.add_image(image)
         except BaseException:
@@ -353,7 +376,7 @@ class Engine:
 
     def refuse_taken(self, name: str) -> None:
         """Raise Conflict when an image has that name."""
-        if name == HOST_IMAGE or self.store.query("select 1 from images where name = ?", name):
+        if name == HOST_IMAGE or self.store.query("select 1 from tags where name = ?", name):
             raise Conflict(f"the image name {name!r} is in use", "choose another name")
 
     def reset(self, ref: str, name: str | None = None) -> Container:
@@ -379,12 +402,12 @@ class Engine:
     def reset_target(self, row: Row, record: composition.ImageRecord, name: str | None) -> tuple[str | None, list[str]]:
         """The snapshot's id and its layers. Raises NotFound, and Conflict for one of another environment."""
         if name == HOST_IMAGE or (name is None and row["snapshot"] is None):
-            return None, []
+            return None, record.get("foundation", [])
         image = self.store.find("images", name or row["snapshot"], "image")
         theirs = json.loads(image["record"])
-        if theirs["environment"] != record["environment"] or theirs["base"] != record["base"]:
+        if not composition.is_same_base(theirs, record):
             raise Conflict(
-                f"the snapshot {image['name']!r} was taken of another environment, {theirs['environment']!r}",
+                f"the snapshot {image['name']!r} was taken of another environment, {theirs['environment'] or 'image'!r}",
                 "start a new container from it",
             )
         return image["id"], json.loads(image["layers"])

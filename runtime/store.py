@@ -20,13 +20,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = 2
-SCHEMA = """
+VERSION = 3
+IMAGES_TABLES = """
 create table images (
-    id text primary key, name text not null unique, parent text, base text not null, created real not null,
+    id text primary key, parent text, base text not null, created real not null,
     size integer not null, layers text not null, record text not null,
-    note text not null default '', pinned integer not null default 0, auto text not null default ''
+    note text not null default '', pinned integer not null default 0, auto text not null default '',
+    config text, manifest text
 ) strict;
+create table tags (name text primary key, image text not null, created real not null) strict;
+create table digests (
+    repository text not null, digest text not null, image text not null, primary key (repository, digest)
+) strict;
+create table layers (
+    id text primary key, created real not null, size integer not null, diff_id text,
+    blob text, blob_size integer, media_type text
+) strict;
+"""
+"""`images.config` and `images.manifest` are digests of blobs: what the image is to other tools, once something has
+asked. `tags` name images; `digests` tell under which digest of its manifest, or index, a repository has an image.
+`layers.id` is a folder of `layers/`; `diff_id` the digest of its tar; `blob` that of the same, compressed, as kept"""
+SCHEMA = f"""{IMAGES_TABLES}
 create table containers (
     id text primary key, name text not null unique, image text not null, created real not null,
     launcher text not null, snapshot text, spec text not null, record text not null
@@ -38,8 +52,19 @@ alter table images add column note text not null default '';
 alter table images add column pinned integer not null default 0;
 alter table images add column auto text not null default '';
 """,
+    2: f"""
+alter table images rename to images_2;
+{IMAGES_TABLES}
+insert into images (id, parent, base, created, size, layers, record, note, pinned, auto)
+    select id, parent, base, created, size, layers, record, note, pinned, auto from images_2;
+insert into tags (name, image, created) select name, id, created from images_2;
+insert into layers (id, created, size) select id, created, size from images_2;
+drop table images_2;
+""",
 }
 """by format: what makes an index of that format one of the next"""
+IMAGES = "select images.*, coalesce((select name from tags where image = images.id order by created, name), '') as name"
+"""the columns of an image, with the first of its names, empty if it has none"""
 BUSY = 10.0
 """seconds to wait for another process's transaction"""
 
@@ -52,7 +77,7 @@ class Store:
         self.home = os.path.abspath(home)
         self.lock = threading.RLock()
         try:
-            for folder in ("", "layers", "containers", "skeletons"):
+            for folder in ("", "layers", "containers", "skeletons", "blobs/sha256"):
                 os.makedirs(f"{self.home}/{folder}", 0o700, exist_ok=True)
             self.database = sqlite3.connect(
                 f"{self.home}/index.db", timeout=BUSY, isolation_level=None, check_same_thread=False
@@ -120,8 +145,19 @@ class Store:
         self.insert("containers", row, "container")
 
     def add_image(self, row: dict[str, Any]) -> None:
-        """A new image's row. Raises Conflict when its name is taken."""
-        self.insert("images", row, "image")
+        """A new image's row, with `name`, if there, as its first tag; layers that have no row yet get one. Raises
+        Conflict when the name is taken."""
+        row = dict(row)
+        name = row.pop("name", None)
+        now = time.time()
+        with self.transaction():
+            self.insert("images", row, "image")
+            for layer in row["layers"]:
+                self.query(
+                    "insert or ignore into layers (id, created, size) values (?, ?, ?)", layer, now, row["size"]
+                )
+            if name is not None:
+                self.insert("tags", {"name": name, "image": row["id"]}, "image")
 
     def insert(self, table: str, row: dict[str, Any], what: str) -> None:
         """Insert; dictionaries and lists are stored as JSON."""
@@ -132,7 +168,7 @@ class Store:
             self.query(f"insert into {table} ({columns}) values ({marks})", *values.values())
         except sqlite3.IntegrityError as error:
             raise Conflict(
-                f"the {what} name {row['name']!r} is in use", f"choose another name, or remove that {what}"
+                f"the {what} name {row.get('name', row.get('id'))!r} is in use", f"choose another name, or remove that {what}"
             ) from error
 
     def update_container(self, identity: str, **values: Any) -> None:
@@ -143,12 +179,40 @@ class Store:
 
     def find(self, table: str, ref: str, what: str) -> sqlite3.Row:
         """The row of that name, id, or unambiguous beginning of an id. Raises NotFound, Conflict."""
+        if table == "images":
+            return self.find_image(ref, what)
         rows = self.query(f"select * from {table} where name = ? or id = ?", ref, ref)
-        if not rows and ref and all(c in "0123456789abcdef" for c in ref):
+        if not rows and is_hexadecimal(ref):
             rows = self.query(f"select * from {table} where substr(id, 1, ?) = ?", len(ref), ref)
-        if len(rows) > 1:
-            raise Conflict(f"{ref!r} is the beginning of {len(rows)} ids", "give more of the id")
-        if not rows:
-            listing = "nbhull ps -a" if table == "containers" else "nbhull images"
-            raise NotFound(f"there is no {what} {ref!r}", f"`{listing}` lists what there is")
-        return rows[0]
+        return only(rows, ref, what, "nbhull ps -a")
+
+    def find_image(self, ref: str, what: str = "image") -> sqlite3.Row:
+        """The row of the image with that tag, id, beginning of an id, or `repository@digest`; column `name` is
+        the first of its tags. Raises NotFound, Conflict."""
+        name = ref.removesuffix(":latest")
+        rows = self.query(
+            f"{IMAGES} from images where id in (select image from tags where name in (?, ?))", name, f"{name}:latest"
+        )
+        plain = ref.removeprefix("sha256:")
+        if not rows and is_hexadecimal(plain):
+            rows = self.query(f"{IMAGES} from images where substr(id, 1, ?) = ?", len(plain), plain)
+        if not rows and "@" in ref:
+            repository, _, digest = ref.partition("@")
+            repository = repository.rpartition(":")[0] if ":" in repository.rpartition("/")[2] else repository
+            chosen = "select image from digests where repository = ? and digest = ?"
+            rows = self.query(f"{IMAGES} from images where id in ({chosen})", repository, digest)
+        return only(rows, ref, what, "nbhull images")
+
+
+def is_hexadecimal(text: str) -> bool:
+    """Whether it can be an id's beginning."""
+    return text != "" and all(c in "0123456789abcdef" for c in text)
+
+
+def only(rows: list[sqlite3.Row], ref: str, what: str, listing: str) -> sqlite3.Row:
+    """The one row found for `ref`. Raises NotFound, Conflict."""
+    if len(rows) > 1:
+        raise Conflict(f"{ref!r} is the beginning of {len(rows)} ids", "give more of the id")
+    if not rows:
+        raise NotFound(f"there is no {what} {ref!r}", f"`{listing}` lists what there is")
+    return rows[0]

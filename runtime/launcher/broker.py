@@ -304,6 +304,17 @@ class Launcher:
         channel.close()
         self.freeze(name, False)
 
+    def do_workspace(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """What a process needs that works on the store as the containers' root: their user namespace, and the
+        store's folder as it looks from there."""
+        store = self.own(self.store) if self.can_idmap() else os.open(self.store, os.O_PATH | os.O_CLOEXEC)
+        try:
+            with socket.socket(fileno=os.dup(descriptors[0])) as channel:
+                facts = {"idmapped": int(self.can_idmap()), "store": self.store}
+                wire.send_answer(channel, "workspace", [self.userns, store], **facts)
+        finally:
+            os.close(store)
+
     def do_wait(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Answer once the container has ended and nothing of it is left running."""
         if request["container"] in self.groups:

@@ -94,7 +94,7 @@ class Init:
                 wire.send_answer(channel, "frozen")
             if request["op"] == "terminate":
                 self.ending = True
-                for number in (signal.SIGTERM, signal.SIGCONT):
+                for number in (request["signal"], signal.SIGCONT):
                     try:
                         os.kill(-1, number)
                     except ProcessLookupError:

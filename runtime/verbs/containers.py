@@ -35,7 +35,8 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
         keep = False
         try:
             engine.start(container.id)
-            command = values["command"] or default_command(engine, container.id)
+            command = engine.command(container.id, values["command"], values["entrypoint"])
+            command = command or default_command(engine, container.id)
             signals.collect()
             process = engine.spawn(container.id, process_spec(values, command), terminal.stdio)
             keep = not values["rm"]

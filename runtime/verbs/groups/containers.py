@@ -24,6 +24,11 @@ VERBS: tuple[Verb, ...] = (
                 "--name", "name of the container", metavar="NAME", parse="nbhull.runtime.model:parse_name"
             ),
             Argument("--rm", "remove the container when the command has ended", flag=True),
+            Argument(
+                "--entrypoint",
+                "program to run instead of the image's Entrypoint and Cmd; empty for none",
+                metavar="PROGRAM",
+            ),
             *PROCESS,
             Argument(
                 "--volume",
@@ -44,7 +49,11 @@ VERBS: tuple[Verb, ...] = (
                 parse=VALUES + "parse_hostname",
             ),
             Argument("IMAGE", "image or snapshot; `host` is this machine's own system", required=True),
-            Argument("COMMAND", "command with its arguments; without one, a shell", rest=True),
+            Argument(
+                "COMMAND",
+                "command, or arguments of the image's Entrypoint; without one, the image's own, of `host` a shell",
+                rest=True,
+            ),
         ),
         about="Options stand before IMAGE; everything after it belongs to the command. The container's other "
         "processes end with the command. As with Docker the container stays, stopped, unless `--rm` is "

@@ -1,0 +1,270 @@
+"""Layers of the store: `layers/ID/root` holds what one changes against those below it, in overlayfs's form.
+
+For who makes images (a builder, a snapshot):
+
+    layer = layers.adopt("containers/ID/root/upper")     the changes of a container that does not run become a layer: a rename
+    layer = layers.ingest(pieces, ...)                   a tar's bytes are hashed, kept as a blob and unpacked in one pass
+    packed = layers.packed(layer.id)                     the digests of a layer, whose tar is made now if it never was
+    catalog.register(config, [lowest, …, top], names)    an image of them (catalog.py)
+
+A layer that came as a tar has the hexadecimal digits of its diff id as its id, so the same content is unpacked once,
+whatever image it belongs to. Others get a random id, and digests when something asks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from sqlite3 import Row
+
+from nbhull.runtime.errors import HullError, InvalidInput, NotFound
+from nbhull.runtime.images.blobs import Blobs
+from nbhull.runtime.images.compression import Compression, kind_of
+from nbhull.runtime.images.documents import OCI_LAYER, Descriptor
+from nbhull.runtime.images.workshop import Workshop
+from nbhull.runtime.launcher import wire
+from nbhull.runtime.store import Store
+
+F_SETPIPE_SZ = 1031
+PIPE = 1 << 20
+SUFFIX = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as the index knows it."""
+
+    id: str
+    size: int
+    """bytes of its regular files"""
+    diff_id: str | None = None
+    """digest of its plain tar"""
+    blob: str | None = None
+    """digest of its tar as kept"""
+    blob_size: int | None = None
+    media_type: str | None = None
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What a manifest says of its blob; for layers that have one."""
+        assert self.blob is not None
+        assert self.blob_size is not None
+        return Descriptor(self.media_type or OCI_LAYER, self.blob, self.blob_size)
+
+
+class Layers:
+    """The layers of a store; thread-safe."""
+
+    def __init__(self, store: Store, workshop: Workshop) -> None:
+        self.store = store
+        self.workshop = workshop
+        self.blobs = Blobs(store.home)
+
+    def get(self, identity: str) -> Layer:
+        """A layer by its id. Raises NotFound."""
+        rows = self.store.query("select * from layers where id = ?", identity)
+        if not rows:
+            raise NotFound(f"the store has no layer {identity}", "nbhull images")
+        return layer_of(rows[0])
+
+    def with_diff_id(self, diff_id: str) -> Layer | None:
+        """The layer of that content, if it is there."""
+        rows = self.store.query("select * from layers where diff_id = ? order by created", diff_id)
+        return layer_of(rows[0]) if rows else None
+
+    def ingest(
+        self,
+        pieces: Iterable[bytes],
+        *,
+        digest: str | None = None,
+        size: int | None = None,
+        diff_id: str | None = None,
+        media_type: str | None = None,
+    ) -> Layer:
+        """Make a layer of a tar's bytes, compressed or not: they are hashed, kept as a blob and unpacked in one pass.
+
+        `digest`, `size`, `diff_id`: what they must turn out to be; where one does not, or the archive is malformed or
+        hostile, InvalidInput is raised and nothing is left. `pieces` come behind what an earlier try has left of
+        the blob."""
+        with self.blobs.resume(digest) if digest else self.blobs.writer() as writer:
+            if digest and self.blobs.has(digest) and diff_id and (there := self.with_diff_id(diff_id)):
+                return there  # another process, or thread, was quicker
+            beginning = b""
+
+            def feed(send: Callable[[bytes], None]) -> None:
+                nonlocal beginning
+                while piece := writer.replay():
+                    beginning = beginning or piece[:6]
+                    send(piece)
+                for piece in pieces:
+                    beginning = beginning or piece[:6]
+                    writer.write(piece)
+                    if size is not None and writer.size > size:
+                        writer.restart()
+                        raise InvalidInput(f"the layer {digest} has more than the {size} bytes that it should have", "")
+                    send(piece)
+
+            part = f"layers/{os.urandom(8).hex()}.part"
+            os.mkdir(self.store.path(part), 0o700)
+            try:
+                facts = self.unpack(feed, f"{part}/root", whiteouts=True)
+                if diff_id is not None and facts["diff_id"] != diff_id:
+                    writer.restart()
+                    raise InvalidInput(
+                        f"the layer's plain digest is {facts['diff_id']}, not {diff_id}", "ask where the image comes from"
+                    )
+                kept = writer.commit(digest)
+                kind = kind_of(beginning)
+                return self.keep(
+                    part,
+                    Layer(
+                        facts["diff_id"].removeprefix("sha256:"),
+                        int(facts["size"]),
+                        facts["diff_id"],
+                        kept,
+                        writer.size,
+                        media_type or OCI_LAYER + SUFFIX.get(kind, ""),
+                    ),
+                )
+            finally:
+                self.workshop.ask("delete", path=part)
+
+    def ingest_root(self, pieces: Iterable[bytes]) -> Layer:
+        """Make a layer of a root file system's tar, compressed or not. Its digests are made later, of the files as
+        they are, so that they do not depend on who made the tar. Raises InvalidInput; nothing is left then."""
+        identity = os.urandom(6).hex()
+        part = f"layers/{identity}.part"
+        os.mkdir(self.store.path(part), 0o700)
+        try:
+            facts = self.unpack(lambda send: [send(piece) for piece in pieces], f"{part}/root", whiteouts=False)
+            return self.keep(part, Layer(identity, int(facts["size"])))
+        finally:
+            self.workshop.ask("delete", path=part)
+
+    def unpack(self, feed: Callable[[Callable[[bytes], None]], object], target: str, *, whiteouts: bool) -> dict[str, str]:
+        """Have the worker unpack what `feed` sends; its facts."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            set_pipe_size(write_end)
+            worker = self.workshop.worker_client()
+            channel = worker.open(
+                "unpack", [read_end], target=target, whiteouts=whiteouts, owner=None, bounds={}
+            )
+        except BaseException:
+            os.close(write_end)
+            raise
+        finally:
+            os.close(read_end)
+        gone = False
+
+        def send(piece: bytes) -> None:
+            nonlocal gone
+            rest = memoryview(piece)
+            try:
+                while rest and not gone:
+                    rest = rest[os.write(write_end, rest) :]
+            except BrokenPipeError:
+                gone = True
+                raise HullError("the worker refused the archive") from None  # its own words come by the channel
+
+        with channel:
+            try:
+                feed(send)
+            except HullError:
+                if not gone:
+                    raise
+            finally:
+                os.close(write_end)
+            return wire.receive_answer(channel)[1]
+
+    def keep(self, part: str, layer: Layer) -> Layer:
+        """Give an unpacked layer its name and its row; one of the same content that is there already stands for it."""
+        try:
+            os.rename(self.store.path(part), self.store.path("layers", layer.id))
+        except OSError:
+            if not os.path.isdir(self.store.path("layers", layer.id)):
+                raise
+        self.store.query(
+            "insert into layers (id, created, size, diff_id, blob, blob_size, media_type) values (?, ?, ?, ?, ?, ?, ?) "
+            "on conflict (id) do update set blob = coalesce(blob, excluded.blob), "
+            "blob_size = coalesce(blob_size, excluded.blob_size), media_type = coalesce(media_type, excluded.media_type)",
+            layer.id,
+            time.time(),
+            layer.size,
+            layer.diff_id,
+            layer.blob,
+            layer.blob_size,
+            layer.media_type,
+        )
+        return self.get(layer.id)
+
+    def adopt(self, folder: str, size: int | None = None) -> Layer:
+        """Make a folder of the store, such as the `upper` of a container that does not run, a layer: it is moved.
+
+        `size`: its bytes where they are known."""
+        identity = os.urandom(6).hex()
+        part = f"layers/{identity}.part"
+        if size is None:
+            size = int(self.workshop.ask("measure", paths=[folder])["size"])
+        os.mkdir(self.store.path(part), 0o700)
+        try:
+            self.workshop.ask("move", source=folder, target=f"{part}/root")
+        except BaseException:
+            os.rmdir(self.store.path(part))
+            raise
+        return self.keep(part, Layer(identity, size))
+
+    def packed(self, identity: str, compression: Compression = "gzip", epoch: int | None = None) -> Layer:
+        """A layer with its digests and its blob, packed now where it has none. `epoch`: SOURCE_DATE_EPOCH."""
+        layer = self.get(identity)
+        if layer.blob and self.blobs.has(layer.blob):
+            return layer
+        with self.blobs.writer() as writer:
+            facts = self.workshop.ask(
+                "pack",
+                [writer.file.fileno()],
+                source=f"layers/{identity}/root",
+                compression=compression,
+                epoch=source_date_epoch() if epoch is None else epoch,
+            )
+            writer.adopt(facts["digest"], int(facts["size"]))
+            blob = writer.commit()
+        values = (facts["diff_id"], blob, int(facts["size"]), OCI_LAYER + SUFFIX[compression], identity)
+        if layer.diff_id is not None and layer.diff_id != facts["diff_id"]:
+            raise InvalidInput(
+                f"the layer {identity} does not give the digest any more that it came with", "pull or load its image again"
+            )
+        self.store.query("update layers set diff_id = ?, blob = ?, blob_size = ?, media_type = ? where id = ?", *values)
+        return self.get(identity)
+
+    def remove(self, identity: str) -> None:
+        """Delete a layer that nothing needs; its row first."""
+        self.store.query("delete from layers where id = ?", identity)
+        self.workshop.ask("delete", path=f"layers/{identity}")
+
+
+def layer_of(row: Row) -> Layer:
+    """A layer from its row."""
+    return Layer(row["id"], row["size"], row["diff_id"], row["blob"], row["blob_size"], row["media_type"])
+
+
+def source_date_epoch() -> int | None:
+    """$SOURCE_DATE_EPOCH, seconds. Raises InvalidInput if it is no number."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not text.isdigit() or len(text) > 12:
+        raise InvalidInput(f"SOURCE_DATE_EPOCH {text[:40]!r} is not a number of seconds", "unset SOURCE_DATE_EPOCH")
+    return int(text)
+
+
+def set_pipe_size(fd: int) -> None:
+    """Let a pipe hold more, where the user's quota allows it."""
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE)
+    except PermissionError:
+        pass  # it only saves switches between the processes
