@@ -26,14 +26,14 @@ def environment(record: Mapping[str, Any], account: Account) -> dict[str, str]:
 def user(record: Mapping[str, Any]) -> str:
     """The image's user, `USER[:GROUP]`."""
     config = record.get("config")
-    return config["user"] if config and config["user"] else "0"
+    return str(config["user"]) if config and config["user"] else "0"
 
 
 def folder(record: Mapping[str, Any], variables: Mapping[str, str], uid: int) -> str:
     """The image's working folder."""
     config = record.get("config")
     if config is not None:
-        return "/" + config["working_dir"].strip("/")
+        return f"/{config['working_dir'].strip('/')}"
     return variables.get("HOME", "/") if uid == 0 else "/"
 
 

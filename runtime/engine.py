@@ -245,9 +245,9 @@ class Engine:
         )
 
     def command(self, ref: str, words: Sequence[str], entrypoint: str | None = None) -> tuple[str, ...]:
-        """What to run in a container where `words` are given: with its image's Entrypoint, or Cmd where there are none.
+        """What to run in a container for `words`: with its image's Entrypoint, which `entrypoint` replaces, or its Cmd.
 
-        Empty where the image has no command and none is given. `entrypoint` replaces the image's. Raises InvalidInput."""
+        Empty where the image is `host` and nothing is given. Raises InvalidInput for an image without a command."""
         return defaults.command(json.loads(self.row(ref)["record"]), words, entrypoint)
 
     def account(self, identity: str, user: str, inside: Confinement) -> accounts.Account:
@@ -407,7 +407,8 @@ class Engine:
         theirs = json.loads(image["record"])
         if not composition.is_same_base(theirs, record):
             raise Conflict(
-                f"the snapshot {image['name']!r} was taken of another environment, {theirs['environment'] or 'image'!r}",
+                f"the snapshot {image['name']!r} was taken of another environment, "
+                f"{theirs['environment'] or 'of an image'!r}",
                 "start a new container from it",
             )
         return image["id"], json.loads(image["layers"])

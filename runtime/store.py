@@ -63,7 +63,8 @@ drop table images_2;
 """,
 }
 """by format: what makes an index of that format one of the next"""
-IMAGES = "select images.*, coalesce((select name from tags where image = images.id order by created, name), '') as name"
+FIRST_TAG = "select name from tags where image = images.id order by created, name limit 1"
+IMAGES = f"select images.*, coalesce(({FIRST_TAG}), '') as name"
 """the columns of an image, with the first of its names, empty if it has none"""
 BUSY = 10.0
 """seconds to wait for another process's transaction"""
@@ -168,7 +169,8 @@ class Store:
             self.query(f"insert into {table} ({columns}) values ({marks})", *values.values())
         except sqlite3.IntegrityError as error:
             raise Conflict(
-                f"the {what} name {row.get('name', row.get('id'))!r} is in use", f"choose another name, or remove that {what}"
+                f"the {what} name {row.get('name', row.get('id'))!r} is in use",
+                f"choose another name, or remove that {what}",
             ) from error
 
     def update_container(self, identity: str, **values: Any) -> None:

@@ -23,7 +23,9 @@ PIECE = 1 << 20
 def parse_digest(text: object, what: str = "digest") -> str:
     """`text`, if it is a digest that is supported; raises InvalidInput."""
     if not isinstance(text, str) or DIGEST.fullmatch(text) is None:
-        raise InvalidInput(f"the {what} {str(text)[:100]!r} is not valid", "it is written sha256: and 64 hexadecimal digits")
+        raise InvalidInput(
+            f"the {what} {str(text)[:100]!r} is not valid", "it is written sha256: and 64 hexadecimal digits"
+        )
     return text
 
 
@@ -123,7 +125,7 @@ class Writer:
     def open_alone(self) -> BinaryIO:
         """The partial file, locked."""
         while True:
-            file = open(self.place, "a+b", buffering=0)
+            file = open(self.place, "a+b", buffering=0)  # noqa: SIM115  # closed by `__exit__`
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self.place)):
@@ -162,7 +164,9 @@ class Writer:
         expected = expected or self.digest
         if expected and digest != expected:
             self.restart()
-            raise InvalidInput(f"the digest of what was received is {digest}, not {expected}", "try again, or ask where it comes from")
+            raise InvalidInput(
+                f"the digest of what was received is {digest}, not {expected}", "try again, or ask where it comes from"
+            )
         os.fsync(self.file.fileno())
         os.rename(self.place, self.blobs.path(digest))
         self.committed = True
@@ -171,7 +175,9 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self.committed and (self.digest is None or os.fstat(self.file.fileno()).st_size == 0):
             os.unlink(self.place)
         self.file.close()

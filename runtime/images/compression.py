@@ -112,7 +112,7 @@ def decompress(read: Callable[[int], bytes], *, floor: int = FLOOR, ratio: int =
     while True:
         try:
             piece = decompressor.decompress(data, PIECE)
-        except Exception as error:  # noqa: BLE001  # each library has exceptions of its own
+        except Exception as error:  # each library has exceptions of its own
             raise InvalidInput(f"the {kind} stream is damaged: {error}", "get the file or the image again") from error
         made += len(piece)
         if made > floor + ratio * taken:

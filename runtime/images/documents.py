@@ -1,7 +1,7 @@
 """Manifests, indexes and configurations: checked, typed, written canonically.
 
 OCI image-spec (manifest.md, image-index.md, config.md) and Docker's image manifest version 2, schema 2, which have the
-same shape under other media types. All of it is hostile input: whatever is not of the form it must have is refused with its name.
+same shape under other media types. All of it is hostile input: whatever is not of the form it must have is refused.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ def parse_descriptor(data: Any, what: str) -> Descriptor:
 
 
 def parse_manifest(data: bytes, media_type: str = "") -> Manifest | Index:
-    """A manifest or an index, whichever it is. `media_type`: what the registry, or the descriptor that led here, says.
+    """A manifest or an index, whichever it is. `media_type`: what the registry, or the descriptor to it, says.
 
-    Raises InvalidInput for a document that could be read as both, or that says it is something else (CVE-2021-41190)."""
+    Raises InvalidInput for one that could be read as both, or that says it is something else (CVE-2021-41190)."""
     document = load(data, "manifest")
     if document.get("schemaVersion") != 2:
         raise InvalidInput("the manifest is not of schema version 2", "have the image pushed again by a newer tool")

@@ -2,8 +2,8 @@
 
 For who makes images (a builder, a snapshot):
 
-    layer = layers.adopt("containers/ID/root/upper")     the changes of a container that does not run become a layer: a rename
-    layer = layers.ingest(pieces, ...)                   a tar's bytes are hashed, kept as a blob and unpacked in one pass
+    layer = layers.adopt("containers/ID/root/upper")     the changes of a container that does not run become a layer
+    layer = layers.ingest(pieces, ...)                   a tar's bytes are hashed, kept and unpacked in one pass
     packed = layers.packed(layer.id)                     the digests of a layer, whose tar is made now if it never was
     catalog.register(config, [lowest, …, top], names)    an image of them (catalog.py)
 
@@ -60,6 +60,8 @@ class Layers:
     def __init__(self, store: Store, workshop: Workshop) -> None:
         self.store = store
         self.workshop = workshop
+        self.bounds: dict[str, int] = {}
+        """what a stream may grow to, instead of `compression.decompress`'s own bounds"""
         self.blobs = Blobs(store.home)
 
     def get(self, identity: str) -> Layer:
@@ -113,7 +115,8 @@ class Layers:
                 if diff_id is not None and facts["diff_id"] != diff_id:
                     writer.restart()
                     raise InvalidInput(
-                        f"the layer's plain digest is {facts['diff_id']}, not {diff_id}", "ask where the image comes from"
+                        f"the layer's plain digest is {facts['diff_id']}, not {diff_id}",
+                        "ask where the image comes from",
                     )
                 kept = writer.commit(digest)
                 kind = kind_of(beginning)
@@ -136,22 +139,28 @@ class Layers:
         they are, so that they do not depend on who made the tar. Raises InvalidInput; nothing is left then."""
         identity = os.urandom(6).hex()
         part = f"layers/{identity}.part"
+
+        def feed(send: Callable[[bytes], None]) -> None:
+            for piece in pieces:
+                send(piece)
+
         os.mkdir(self.store.path(part), 0o700)
         try:
-            facts = self.unpack(lambda send: [send(piece) for piece in pieces], f"{part}/root", whiteouts=False)
+            facts = self.unpack(feed, f"{part}/root", whiteouts=False)
             return self.keep(part, Layer(identity, int(facts["size"])))
         finally:
             self.workshop.ask("delete", path=part)
 
-    def unpack(self, feed: Callable[[Callable[[bytes], None]], object], target: str, *, whiteouts: bool) -> dict[str, str]:
+    def unpack(
+        self, feed: Callable[[Callable[[bytes], None]], None], target: str, *, whiteouts: bool
+    ) -> dict[str, str]:
         """Have the worker unpack what `feed` sends; its facts."""
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
             set_pipe_size(write_end)
             worker = self.workshop.worker_client()
-            channel = worker.open(
-                "unpack", [read_end], target=target, whiteouts=whiteouts, owner=None, bounds={}
-            )
+            request = {"target": target, "whiteouts": whiteouts, "owner": None, "bounds": self.bounds}
+            channel = worker.open("unpack", [read_end], **request)
         except BaseException:
             os.close(write_end)
             raise
@@ -180,7 +189,7 @@ class Layers:
             return wire.receive_answer(channel)[1]
 
     def keep(self, part: str, layer: Layer) -> Layer:
-        """Give an unpacked layer its name and its row; one of the same content that is there already stands for it."""
+        """Give an unpacked layer its name and its row; one of the same content that is there stands for it."""
         try:
             os.rename(self.store.path(part), self.store.path("layers", layer.id))
         except OSError:
@@ -189,7 +198,8 @@ class Layers:
         self.store.query(
             "insert into layers (id, created, size, diff_id, blob, blob_size, media_type) values (?, ?, ?, ?, ?, ?, ?) "
             "on conflict (id) do update set blob = coalesce(blob, excluded.blob), "
-            "blob_size = coalesce(blob_size, excluded.blob_size), media_type = coalesce(media_type, excluded.media_type)",
+            "blob_size = coalesce(blob_size, excluded.blob_size), "
+            "media_type = coalesce(media_type, excluded.media_type)",
             layer.id,
             time.time(),
             layer.size,
@@ -234,7 +244,8 @@ class Layers:
         values = (facts["diff_id"], blob, int(facts["size"]), OCI_LAYER + SUFFIX[compression], identity)
         if layer.diff_id is not None and layer.diff_id != facts["diff_id"]:
             raise InvalidInput(
-                f"the layer {identity} does not give the digest any more that it came with", "pull or load its image again"
+                f"the layer {identity} does not give the digest any more that it came with",
+                "pull or load its image again",
             )
         self.store.query("update layers set diff_id = ?, blob = ?, blob_size = ?, media_type = ? where id = ?", *values)
         return self.get(identity)

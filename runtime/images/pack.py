@@ -25,8 +25,8 @@ class Packer:
 
     def __init__(self, root: int, *, epoch: int | None = None, whiteouts: bool = True, cross: bool = False) -> None:
         """`root`: descriptor of the folder; `epoch`: seconds that no time may exceed; `whiteouts`: overlayfs's
-        become `.wh.` files, else they are left out, as devices are; `cross`: whether other file systems mounted below are
-        packed, too."""
+        become `.wh.` files, else they are left out, as devices are; `cross`: whether other file systems mounted below
+        are packed, too."""
         self.root = root
         self.latest = None if epoch is None else epoch * 10**9
         self.whiteouts = whiteouts
@@ -173,4 +173,3 @@ def xattr(fd: int, name: bytes) -> bytes:
         return os.getxattr(fd, name)
     except OSError:  # ENODATA
         return b""
-

@@ -1,8 +1,8 @@
 """From a tar to a folder of the store: layers, root file systems, archives to add.
 
-Only headers are parsed as given; everything is written below the folder's descriptor. The folders above an entry are
-resolved by openat2(2) with that folder as root, so no link leads out; the last name is never followed. It runs inside the
-containers' user namespace, so owners are the container's own ids and the kernel refuses what a container may not make.
+Everything is written below the folder's descriptor. The folders above an entry are resolved by openat2(2) with that
+folder as root, so no link leads out; the last name is never followed. It runs inside the containers' user namespace, so
+owners are the container's own ids and the kernel refuses what a container may not make.
 
 Rules where an archive asks for what cannot be had, counted in the Summary:
 - devices are skipped: a container's /dev is its own;
@@ -28,7 +28,7 @@ from nbhull.runtime.images.compression import decompress
 from nbhull.runtime.linux.mount import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
 
 WHITEOUT, OPAQUE, AUFS = b".wh.", b".wh..wh..opq", b".wh..wh."
-"""a file so named deletes NAME of the layers below; empties its folder; is meant for aufs alone (layer.md, Whiteouts)"""
+"""a file so named deletes NAME of the layers below, empties its folder, is meant for aufs alone (layer.md)"""
 OVERLAY = b"user.overlay."
 OVERLAY_OPAQUE = b"user.overlay.opaque"
 OWNER = b"user.nbhull.owner"

@@ -1,8 +1,9 @@
 """The process that reads and writes layers, inside the user namespace of the containers.
 
 Its ids are the containers' ids, and it has no more rights on the host than they have: what an archive contains is
-parsed here. It has the store in a mount namespace of its own (for real root by an idmapped mount), and everything that it needs of Python
-is imported before it enters, since root's own files cannot be read from inside. Each request is served by a fork.
+parsed here. It has the store in a mount namespace of its own (for real root by an idmapped mount), and everything
+that it needs of Python is imported before it enters, since root's own files cannot be read from inside. Each request
+is served by a fork.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class Worker:
     def do_move(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, object]:
         """Rename a folder of the store."""
         (above, name), (new_above, new_name) = (
-            (self.open(head or "."), tail) for head, _, tail in (request[k].rpartition("/") for k in ("source", "target"))
+            (self.open(head or "."), tail)
+            for head, _, tail in (request[k].rpartition("/") for k in ("source", "target"))
         )
         os.rename(name, new_name, src_dir_fd=above, dst_dir_fd=new_above)
         return {}
@@ -195,8 +197,6 @@ def main() -> None:
         return
     request, (answer, namespace, store) = received  # the store's is a mount only where the user is root
     compression.import_all()
-    import concurrent.futures.thread
-    import encodings.idna  # noqa: F401  # named by name only, and so imported when first used
 
     channel = socket.socket(fileno=answer)
     try:

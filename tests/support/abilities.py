@@ -97,7 +97,10 @@ def _lacks_libseccomp() -> str | None:
 
 
 CONTROLLERS = ("memory", "pids", "cpu")
-PROGRAMS = ("bwrap", "chromium", "git", "newuidmap", "podman", "runc", "strace", "unshare")
+PROGRAMS = (
+    "buildah", "busybox", "bwrap", "chromium", "docker-registry", "git", "mmdebstrap", "newuidmap", "podman", "runc",
+    "skopeo", "strace", "umoci", "unshare",
+)
 
 ABILITIES: dict[str, Callable[[], str | None]] = {
     "subuid": _lacks_subuid,

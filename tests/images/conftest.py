@@ -1,0 +1,69 @@
+"""Small images for the tests."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nbhull.runtime.engine import Engine
+from nbhull.runtime.images.catalog import Catalog
+from nbhull.runtime.model import ContainerSpec
+from support.boxes import Box
+from support.tars import pieces, small_root
+
+
+@pytest.fixture(scope="session")
+def catalog(shared_engine: Engine) -> Catalog:
+    return shared_engine.catalog
+
+
+@pytest.fixture(scope="session")
+def small(catalog: Catalog) -> str:
+    """The name of an image of busybox alone."""
+    settings = {"Env": ["GREETING=hello", "PATH=/bin:/usr/bin"], "Cmd": ["sh", "-c", "echo $GREETING"]}
+    catalog.import_root(pieces(gzip.compress(small_root(), 1)), ["small"], settings)
+    return "small"
+
+
+@pytest.fixture
+def make_box(shared_engine: Engine) -> Iterator[Callable[..., Box]]:
+    """Makes containers, which are removed after the test."""
+    made: list[Box] = []
+
+    def make(**fields: object) -> Box:
+        box = Box(shared_engine, ContainerSpec(**fields))  # type: ignore[arg-type]
+        made.append(box)
+        return box
+
+    yield make
+    for box in made:
+        shared_engine.remove(box.id, force=True)
+
+
+@pytest.fixture
+def layer_of(catalog: Catalog) -> Iterator[Callable[[bytes], str]]:
+    """Makes layers of tars; gives their ids."""
+    made: list[str] = []
+
+    def make(tar: bytes) -> str:
+        layer = catalog.layers.ingest(pieces(tar))
+        made.append(layer.id)
+        return layer.id
+
+    yield make
+    for identity in made:
+        for row in catalog.store.query("select id from images where layers like ?", f"%{identity}%"):
+            catalog.store.query("delete from images where id = ?", row["id"])
+        catalog.layers.remove(identity)
+
+
+@pytest.fixture
+def nothing_left(catalog: Catalog) -> Iterator[None]:
+    """Nothing is left of what failed."""
+    folders = [Path(catalog.store.home, "layers"), Path(catalog.blobs.folder)]
+    before = [sorted(folder.iterdir()) for folder in folders]
+    yield
+    assert [sorted(folder.iterdir()) for folder in folders] == before
