@@ -75,6 +75,7 @@ def test_values_are_whole_without_any_option() -> None:
         "read_only": False,
         "privileged": False,
         "gpus": None,
+        "entrypoint": None,
         "hostname": None,
         "image": "host",
         "command": (),
