@@ -39,6 +39,7 @@ from nbhull.runtime.verbs.results import (
     container_table,
     image_table,
     short_id,
+    snapshot_taken,
 )
 
 MAX_CLIENTS = 16
@@ -136,8 +137,7 @@ class ControlService:
 
     def snapshot(self, params: dict[str, Any]) -> Result:
         """Keep this container's files as an image."""
-        image = self.kernel.engine.snapshot(self.own_id(), name_in(params))
-        return Names([image.name or short_id(image.id)])
+        return snapshot_taken(self.kernel.engine.snapshot(self.own_id(), name_in(params)))
 
     def reset(self, params: dict[str, Any]) -> Result:
         """Put this container's files back. The asking kernel ends; `pending` goes to the next one."""

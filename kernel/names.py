@@ -7,3 +7,5 @@ CONTROL_SOCKET = "control.sock"
 
 CONTROL_VARIABLE = "NBHULL_CONTROL"
 """path of the control socket; `none` where the kernelspec gives no control"""
+HISTORY_FILE = "history.sqlite"
+"""IPython's history, in the socket folder"""

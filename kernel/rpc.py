@@ -63,7 +63,7 @@ def encode_result(result: Result) -> dict[str, Any]:
     if isinstance(result, Fields):
         return {"type": "fields", "fields": result.fields, "item": result.item}
     if isinstance(result, Names):
-        return {"type": "names", "names": result.names}
+        return {"type": "names", "names": result.names, "notices": result.notices}
     return {"type": "text", "text": result.text()}
 
 
@@ -74,5 +74,5 @@ def decode_result(data: dict[str, Any]) -> Result:
     if data["type"] == "fields":
         return Fields([(name, value) for name, value in data["fields"]], data["item"])
     if data["type"] == "names":
-        return Names(data["names"])
+        return Names(data["names"], notices=data.get("notices", ()))
     return Text(data["text"])

@@ -15,7 +15,7 @@ class Shown:
         self.data = result.data()
 
     def __repr__(self) -> str:
-        return self.result.text()
+        return "\n".join([self.result.text(), *self.result.notices])
 
     def _repr_html_(self) -> str | None:
         """Called by IPython; None leaves it to the plain text."""

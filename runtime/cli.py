@@ -52,6 +52,8 @@ def _main(words: list[str]) -> int:
     shown = _json(result.data()) if values.get("json") else result.text()
     if shown:
         print(shown)
+    for notice in result.notices:
+        print(f"nbhull: {notice}", file=sys.stderr)
     for failure in result.failures:
         _complain(failure)
     return result.status

@@ -8,6 +8,7 @@ import shutil
 from nbhull.runtime import hostimage
 from nbhull.runtime.errors import InvalidInput, NotFound
 from nbhull.runtime.model import ContainerSpec
+from nbhull.runtime.snapshots import generations
 from nbhull.runtime.store import Store
 
 TYPE_CHECKING = False
@@ -52,13 +53,6 @@ def keys(record: ImageRecord) -> list[str]:
     if record["base"] == OWN_ROOT:
         return [ROOT]
     return [ROOT, ETC, *(part["key"] for part in record["parts"] if part["kind"] == "overlay")]
-
-
-def make_writable(folder: str, record: ImageRecord) -> None:
-    """Make the empty writable parts of a container."""
-    for key in keys(record):
-        os.makedirs(f"{folder}/{key}/work", 0o700)
-        os.mkdir(f"{folder}/{key}/upper", 0o755)
 
 
 def image_folders(record: ImageRecord) -> list[tuple[str, bool]]:
@@ -167,33 +161,13 @@ def refuse_target(target: str, record: ImageRecord, also: tuple[str, ...] = ()) 
 def compose(
     store: Store, identity: str, spec: ContainerSpec, record: ImageRecord, layers: list[str], socket_folder: str
 ) -> dict[str, Any]:
-    """The `root` and `mounts` of a start request; `layers`: ids of the snapshots' layers, newest first."""
-    here = f"containers/{identity}"
-
-    def writable(key: str, lowers: list[str], source: str | None = None) -> dict[str, Any]:
-        own = [f"layers/{layer}/{key}" for layer in layers if os.path.isdir(store.path("layers", layer, key))]
-        part = {
-            "kind": "overlay",
-            "lowers": [*own, *lowers],
-            "upper": f"{here}/{key}/upper",
-            "work": f"{here}/{key}/work",
-        }
-        return part if source is None else {**part, "source": source}
-
-    mounts: list[dict[str, Any]] = []
-    if record["base"] == OWN_ROOT:
-        root = writable(ROOT, [f"{here}/mountpoints"])
-        below = len(record["foundation"]) + 1  # the image's layers lie below the container's own files
-        root["lowers"].insert(len(root["lowers"]) - below, f"{here}/files")
-    else:
-        root = writable(ROOT, [f"{here}/mountpoints", skeleton(store)])
-        etc = writable(ETC, [f"{here}/files"], "/etc")
-        mounts += [*hostimage.system_mounts(), {**etc, "at": "/etc", "owned": False}]
-    for part in record["parts"]:
-        if part["kind"] == "overlay":
-            mounts.append({**writable(part["key"], [], part["source"]), "at": part["at"], "owned": part["owned"]})
-        else:
-            mounts.append(part)
+    """The `root`, `mounts` and `generation` of a start request; `layers`: ids of the snapshots' layers, newest
+    first."""
+    own = generations.own(store, identity, record)
+    root, *parts = writable_parts(store, identity, record, layers, own)
+    mounts = [*parts, *(part for part in record["parts"] if part["kind"] != "overlay")]
+    if record["base"] != OWN_ROOT:
+        mounts += hostimage.system_mounts()
     handed_in = [(m.source, m.target, m.read_only) for m in spec.mounts] + [(socket_folder, socket_folder, False)]
     for source, target, read_only in handed_in:
         mounts.append(
@@ -216,7 +190,47 @@ def compose(
 
         mounts += devices.mounts(spec.confinement, record["base"])
     mounts.sort(key=lambda mount: mount["at"].count("/"))
-    return {"root": {**root, "owned": False}, "mounts": mounts}
+    return {"root": root, "mounts": mounts, "generation": own[-1]}
+
+
+def writable_parts(
+    store: Store, identity: str, record: ImageRecord, layers: list[str], own: list[int]
+) -> list[dict[str, Any]]:
+    """The overlays of a container, the root first; `own`: its generations, of which the last is written to."""
+    here = f"containers/{identity}"
+    current = generations.folder(identity, own[-1])
+
+    def writable(
+        key: str, at: str, lowers: list[str], source: str | None = None, *, owned: bool = False
+    ) -> dict[str, Any]:
+        below = [f"{generations.folder(identity, number)}/{key}" for number in reversed(own[:-1])]
+        below += [f"layers/{layer}/{key}" for layer in layers if os.path.isdir(store.path("layers", layer, key))]
+        part = {
+            "kind": "overlay",
+            "key": key,
+            "at": at,
+            "owned": owned,
+            "lowers": [*below, *lowers],
+            "upper": f"{current}/{key}",
+            "work": f"{current}{generations.WORK}/{key}",
+            "like": below[0] if below and not os.listdir(store.path(current, key)) else "",
+        }
+        return part if source is None else {**part, "source": source}
+
+    if record["base"] == OWN_ROOT:
+        root = writable(ROOT, "/", [f"{here}/mountpoints"])
+        foundation = len(record["foundation"]) + 1  # the image's layers lie below the container's own files
+        root["lowers"].insert(len(root["lowers"]) - foundation, f"{here}/files")
+        parts = [root]
+    else:
+        parts = [
+            writable(ROOT, "/", [f"{here}/mountpoints", skeleton(store)]),
+            writable(ETC, "/etc", [f"{here}/files"], "/etc"),
+        ]
+    for part in record["parts"]:
+        if part["kind"] == "overlay":
+            parts.append(writable(part["key"], part["at"], [], part["source"], owned=part["owned"]))
+    return parts
 
 
 LIBRARY = "/run/nbhull/lib"

@@ -20,13 +20,13 @@ from nbhull.runtime.model import (
     Container,
     ContainerSpec,
     Image,
-    Limits,
-    Mount,
     ProcessSpec,
     Usage,
     parse_name,
 )
+from nbhull.runtime.rows import container_of, image_of, spec_of
 from nbhull.runtime.running import holds, is_running, socket_folder, sweep_ended
+from nbhull.runtime.snapshots import generations, journal
 from nbhull.runtime.store import IMAGES, Store
 
 TYPE_CHECKING = False
@@ -122,6 +122,9 @@ class Engine:
 
     def images(self) -> list[Image]:
         """All images and snapshots, the embedded `host` first."""
+        from nbhull.runtime.snapshots import sizes
+
+        sizes.measure(self.store)
         rows = self.store.query(f"{IMAGES} from images order by created desc")
         return [Image(HOST_IMAGE, HOST_IMAGE, None, 0.0, 0), *(image_of(row) for row in rows)]
 
@@ -152,11 +155,11 @@ class Engine:
         targets = composition.check_mounts(spec, record)
         if spec.confinement != confinement.USUAL:
             confinement.check(spec.confinement, record["base"], self.store.home)
-        record = {**record, "layers": layers, "hostname": hostname}
+        record = {**record, "layers": layers, "hostname": hostname, "first": generations.FIRST}
         folder = self.store.path("containers", identity)
         os.mkdir(folder, 0o700)
         try:
-            composition.make_writable(folder, record)
+            generations.make(folder, generations.FIRST, composition.keys(record))
             composition.make_mountpoints(f"{folder}/mountpoints", targets)
             composition.make_files(f"{folder}/files", spec, record, hostname, identity)
             self.store.add_container(
@@ -179,6 +182,7 @@ class Engine:
         """What an image is made of: its base's record, the ids of its layers (newest first), its id if a snapshot."""
         if ref == HOST_IMAGE:
             return composition.host_record(environment), [], None
+        journal.recover(self.store)
         row = self.store.find("images", ref, "image")
         return json.loads(row["record"]), json.loads(row["layers"]), row["id"]
 
@@ -323,7 +327,8 @@ class Engine:
                     f"the container {row['name']} is running", f"stop it first, or: nbhull rm -f {row['name']}"
                 )
             self.stop(row["id"], 0)
-        self.store.query("delete from containers where id = ?", row["id"])
+        with journal.locked(self.store, row["id"]):
+            self.store.query("delete from containers where id = ?", row["id"])
         if row["launcher"]:
             self.launcher().request("delete", path=f"containers/{row['id']}")
         else:  # perhaps because no launcher can be had here
@@ -331,97 +336,31 @@ class Engine:
 
     # Snapshots
 
-    def snapshot(self, ref: str, name: str | None = None) -> Image:
+    def snapshot(self, ref: str, name: str | None = None, *, note: str = "", pinned: bool = False) -> Image:
         """Keep the container's files, as they are at this moment, as an image; running processes
-        go on. Raises Conflict when the name is taken."""
-        row = self.row(ref)
-        record = json.loads(row["record"])
-        identity = os.urandom(6).hex()
-        name = parse_name(name, "snapshot name") if name is not None else f"{row['name'][:100]}-{identity[:6]}"
-        self.refuse_taken(name)
-        layer = self.store.path("layers", identity)
-        launcher = self.launcher_of(row) if holds(row["launcher"], row["id"]) else None
-        os.mkdir(f"{layer}.part", 0o700)
-        try:
-            if launcher is None:
-                self.copy_parts(self.launcher(), row["id"], record, f"layers/{identity}.part")
-            else:
-                with launcher.open("freeze", container=row["id"]) as frozen:
-                    wire.receive_answer(frozen)
-                    self.copy_parts(launcher, row["id"], record, f"layers/{identity}.part")
-            size = folder_size(f"{layer}.part")
-            os.rename(f"{layer}.part", layer)
-            layers = [identity, *record["layers"]]
-            image = {
-                "id": identity,
-                "name": name,
-                "parent": row["snapshot"],
-                "base": record["base"],
-                "size": size,
-                "layers": layers,
-                "record": {key: value for key, value in record.items() if key not in ("layers", "hostname")},
-            }
-            self.store.add_image(image)
-        except BaseException:
-            for folder in (f"layers/{identity}.part", f"layers/{identity}"):
-                (launcher or self.launcher()).request("delete", path=folder)
-            raise
-        self.store.update_container(row["id"], snapshot=identity)
-        return image_of(self.store.find("images", identity, "image"))
+        go on. Takes as long whatever was written, but where something cannot be moved: then the files are copied,
+        and the result tells why. Raises Conflict when the name is taken."""
+        from nbhull.runtime.snapshots import taking
 
-    def copy_parts(self, launcher: client.Client, identity: str, record: composition.ImageRecord, target: str) -> None:
-        """Copy a container's own changes to a new layer."""
-        for key in composition.keys(record):
-            launcher.request("copy", source=f"containers/{identity}/{key}/upper", target=f"{target}/{key}")
-
-    def refuse_taken(self, name: str) -> None:
-        """Raise Conflict when an image has that name."""
-        if name == HOST_IMAGE or self.store.query("select 1 from tags where name = ?", name):
-            raise Conflict(f"the image name {name!r} is in use", "choose another name")
+        image, road, reason = taking.take(self, ref, name, note=note, pinned=pinned)
+        return image_of(self.store.find("images", image, "image"), road, reason)
 
     def reset(self, ref: str, name: str | None = None) -> Container:
         """Put the container's files back on a snapshot (None: the last one made or reset to, else
         the image itself). All its processes end; a running container is running again, empty,
-        with the same id, name and socket folder, when this returns."""
-        row = self.row(ref)
-        record = json.loads(row["record"])
-        snapshot, layers = self.reset_target(row, record, name)
-        launcher = self.launcher_of(row) if holds(row["launcher"], row["id"]) else None
-        if launcher is not None:
-            with launcher.open("wait", container=row["id"]) as ended:
-                launcher.request("kill", container=row["id"], keep=True)
-                wire.receive_answer(ended)
-        # The row first: should this process die now, the container is on the new side, or has its old changes on it.
-        self.store.update_container(row["id"], snapshot=snapshot, record={**record, "layers": layers})
-        discarded = self.replace_writable(row["id"], record)
-        if launcher is not None:
-            self.start_in(launcher, self.row(row["id"]))
-        (launcher or self.launcher()).request("delete", path=discarded)
-        return self.container(row["id"])
+        with the same id, name and socket folder, when this returns. `undo` takes it back."""
+        from nbhull.runtime.snapshots import resetting
 
-    def reset_target(self, row: Row, record: composition.ImageRecord, name: str | None) -> tuple[str | None, list[str]]:
-        """The snapshot's id and its layers. Raises NotFound, and Conflict for one of another environment."""
-        if name == HOST_IMAGE or (name is None and row["snapshot"] is None):
-            return None, record.get("foundation", [])
-        image = self.store.find("images", name or row["snapshot"], "image")
-        theirs = json.loads(image["record"])
-        if not composition.is_same_base(theirs, record):
-            raise Conflict(
-                f"the snapshot {image['name']!r} was taken of another environment, "
-                f"{theirs['environment'] or 'of an image'!r}",
-                "start a new container from it",
-            )
-        return image["id"], json.loads(image["layers"])
+        resetting.reset(self, ref, name)
+        return self.container(ref)
 
-    def replace_writable(self, identity: str, record: composition.ImageRecord) -> str:
-        """Put empty writable parts in place of a container's; returns where the old ones lie now."""
-        folder = self.store.path("containers", identity)
-        discarded = f"containers/{identity}/discarded-{os.urandom(4).hex()}"
-        os.mkdir(self.store.path(discarded), 0o700)
-        for key in composition.keys(record):
-            os.rename(f"{folder}/{key}", self.store.path(discarded, key))
-        composition.make_writable(folder, record)
-        return discarded
+    def undo(self, ref: str) -> Container:
+        """Put the container's files back to where they were before its last reset, or undo. All its processes end.
+        Raises NotFound when there was none."""
+        from nbhull.runtime.snapshots import resetting
+
+        resetting.undo(self, ref)
+        return self.container(ref)
 
     def usage(self, ref: str) -> Usage:
         """What a running container uses."""
@@ -457,40 +396,6 @@ def default_home() -> str:
     if os.getuid() == 0 and "XDG_DATA_HOME" not in os.environ:
         return "/var/lib/nbhull"
     return f"{os.environ.get('XDG_DATA_HOME') or os.path.expanduser('~/.local/share')}/nbhull"
-
-
-def image_of(row: Row) -> Image:
-    """An image from its row."""
-    return Image(row["id"], row["name"], row["parent"], row["created"], row["size"])
-
-
-def spec_of(row: Row) -> ContainerSpec:
-    """A container's spec from its row."""
-    fields = json.loads(row["spec"])
-    fields["limits"] = Limits(**fields["limits"])
-    fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
-    fields["confinement"] = Confinement.from_dict(fields.get("confinement", {}))
-    return ContainerSpec(**fields)
-
-
-def container_of(row: Row) -> Container:
-    """A container from its row, with its state as it is now."""
-    running = holds(row["launcher"], row["id"])
-    return Container(
-        id=row["id"],
-        name=row["name"],
-        image=row["image"],
-        state="running" if running else "stopped" if row["launcher"] else "created",
-        created=row["created"],
-        socket_folder=socket_folder(row["launcher"], row["id"]) if running else "",
-        spec=spec_of(row),
-        snapshot=row["snapshot"],
-    )
-
-
-def folder_size(path: str) -> int:
-    """Bytes of all regular files below a folder; what this user may not look into is not counted."""
-    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
 
 
 def remove_plain(folder: str) -> None:

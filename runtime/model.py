@@ -116,8 +116,20 @@ class Image(Record):
     """id of the image it was snapshotted from"""
     created: float
     """seconds since the epoch"""
-    size: int
-    """bytes of its own layer"""
+    size: int | None
+    """bytes of its own layer; None until it was listed, since that takes as long as it has files"""
+    note: str = ""
+    """what somebody wrote about it"""
+    pinned: bool = False
+    """never removed without being asked for"""
+    auto: str = ""
+    """what it was made for without being asked for, such as `reset`; removed when there are many"""
+
+    road: str = ""
+    """of a snapshot just taken: `moved` (the container went on upon new files, which takes as long whatever it has
+    written) or `copied` (its changed files were copied)"""
+    reason: str = ""
+    """why they had to be copied"""
 
 
 class Container(Record):

@@ -118,8 +118,11 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, alone in the index."""
+        """All or nothing, alone in the index; one within another is part of it."""
         with self.lock:
+            if self.database.in_transaction:
+                yield
+                return
             self.database.execute("begin immediate")
             try:
                 yield

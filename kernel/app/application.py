@@ -17,7 +17,7 @@ from traitlets import Type
 
 from nbhull.kernel.app.handover import Handover, await_subscribers
 from nbhull.kernel.app.kernel import HullKernel
-from nbhull.kernel.names import NOTICES_FILE, PENDING_FILE
+from nbhull.kernel.names import HISTORY_FILE, NOTICES_FILE, PENDING_FILE
 
 EXTENSION = "nbhull.magics"
 
@@ -58,6 +58,9 @@ class HullKernelApp(IPKernelApp):
         """Called by `initialize`: the last moment at which the shell socket is this thread's alone."""
         if self.handover is not None:
             self.handover.finish_request(self.session, self.shell_socket, self.iopub_socket)
+        if "hist_file" not in self.config.HistoryManager:
+            # Beside the container's files: a database that is always open would have every snapshot copy them all.
+            self.config.HistoryManager.hist_file = self.beside_connection_file(HISTORY_FILE)
         super().init_kernel()
         if self.handover is not None and isinstance(self.kernel, HullKernel):
             self.kernel.inherited = self.handover.queue

@@ -22,6 +22,7 @@ from nbhull.runtime.images.layers import Layer, Layers
 from nbhull.runtime.images.reference import local_name
 from nbhull.runtime.images.workshop import Workshop
 from nbhull.runtime.model import HOST_IMAGE, Image
+from nbhull.runtime.rows import image_of
 from nbhull.runtime.store import Store
 
 BASE = "oci"
@@ -158,11 +159,6 @@ class Catalog:
         """`repository@digest` of where an image was got from, or was pushed to."""
         rows = self.store.query("select * from digests where image = ? order by repository, digest", identity)
         return [f"{row['repository']}@{row['digest']}" for row in rows]
-
-
-def image_of(row: Row) -> Image:
-    """An image from its row."""
-    return Image(row["id"], row["name"], row["parent"], row["created"], row["size"])
 
 
 def now() -> str:

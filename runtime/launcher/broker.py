@@ -27,6 +27,7 @@ from nbhull.runtime.linux import process as linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 IDLE = 100
@@ -229,13 +230,7 @@ class Launcher:
         try:
             cgroups.configure(group, *limits)
             os.makedirs(f"{self.folder}/{name}", 0o700, exist_ok=True)
-            for entry in request["mounts"]:
-                source = entry.get("source")
-                if entry["owned"] and source is not None and self.can_idmap():
-                    if entry["kind"] == "device":
-                        entry["source"] = pass_on(make_device(source, entry["access"]))
-                    else:
-                        entry["source"] = pass_on(self.own(source, recursive=entry.get("recursive", False)))
+            self.idmap(request["mounts"], pass_on)
             request["cgroups"] = []
             if not request["spare"]:
                 self.note_groups(group)
@@ -246,6 +241,31 @@ class Launcher:
                 self.spare, self.groups[name] = group, cgroups.create(cgroups.NOWHERE, "")
             self.forget(name)
             raise
+        finally:
+            for fd in extra:
+                os.close(fd)
+
+    def idmap(self, entries: list[dict[str, Any]], pass_on: Callable[[int], int]) -> None:
+        """Replace the sources that are the user's own by idmapped mounts of them, where that is how they go in."""
+        for entry in entries:
+            source = entry.get("source")
+            if entry["owned"] and source is not None and self.can_idmap():
+                if entry["kind"] == "device":
+                    entry["source"] = pass_on(make_device(source, entry["access"]))
+                else:
+                    entry["source"] = pass_on(self.own(source, recursive=entry.get("recursive", False)))
+
+    def do_move(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Add what the holder cannot make itself, then hand on."""
+        extra: list[int] = []
+
+        def pass_on(fd: int) -> int:
+            extra.append(fd)
+            return len(descriptors) + len(extra) - 2
+
+        try:
+            self.idmap(request["parts"], pass_on)
+            wire.send_request(self.holder, request, [*descriptors, *extra])
         finally:
             for fd in extra:
                 os.close(fd)

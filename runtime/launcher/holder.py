@@ -18,7 +18,9 @@ from collections.abc import Callable
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
 from nbhull.runtime.launcher import init, rootfs, wire
+from nbhull.runtime.launcher.census import Part
 from nbhull.runtime.launcher.child import last_act
+from nbhull.runtime.launcher.move import Move
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
@@ -33,13 +35,24 @@ NAMESPACES = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linu
 
 
 class Held:
-    """A container's init, and once it runs, its root."""
+    """A container's init, and once it runs, its file systems."""
 
     def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid = pid
         self.channel = channel
         self.pidfd = os.pidfd_open(pid)
-        self.root = -1
+        self.parts: list[Part] = []
+        """what can be written in it, the root first"""
+        self.generation = ""
+        """the folder of the store that it writes to"""
+        self.namespace = -1
+        """of its mounts"""
+        self.move: Moving | None = None
+
+    @property
+    def root(self) -> int:
+        """A descriptor of its root."""
+        return self.parts[0].mount
 
     def discard(self) -> None:
         """End and reap it."""
@@ -50,9 +63,26 @@ class Held:
         """Reap it, which has ended, and close what was its."""
         os.waitpid(self.pid, 0)
         self.channel.close()
-        for fd in (self.pidfd, self.root):
+        close_parts(self.parts)
+        for fd in (self.pidfd, self.namespace):
             if fd >= 0:
                 os.close(fd)
+
+
+class Moving:
+    """A move under way."""
+
+    def __init__(
+        self, child: int, channel: socket.socket, client: socket.socket, held: Held, parts: list[Part], generation: str
+    ) -> None:
+        self.child = child
+        self.channel = channel
+        self.client = client
+        self.held = held
+        self.parts = parts
+        self.generation = generation
+        self.waiting: list[tuple[dict[str, Any], list[int]]] = []
+        """requests about the container that came meanwhile"""
 
 
 class Holder:
@@ -67,6 +97,8 @@ class Holder:
         self.held: dict[str, Held] = {}
         self.spare: Held | None = None
         """an init in its namespaces and cgroups that waits for its container"""
+        self.moves: dict[int, Moving] = {}
+        """by descriptor of the channel on which each will tell its end"""
         self.last_capability = linux.last_capability()
         self.poll = select.poll()
 
@@ -81,11 +113,17 @@ class Holder:
                     if received is None:
                         os._exit(0)
                     self.serve(*received)
+                elif fd in self.moves:
+                    self.finish_move(fd)
                 else:
                     self.collect(fd)
 
     def serve(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """One request, answered on the socket that is its first descriptor."""
+        held = self.held.get(request.get("container", ""))
+        if held is not None and held.move is not None and request["op"] != "kill":
+            held.move.waiting.append((request, descriptors))
+            return
         channel = socket.socket(fileno=descriptors.pop(0))
         try:
             getattr(self, f"do_{request['op']}")(request, descriptors, channel)
@@ -121,15 +159,21 @@ class Holder:
         if held is None:
             raise ProcessFailed("the container's prepared init has ended", "start the container again")
         try:
-            held.root = self.stage.overlay(request["root"], descriptors)
-            mounts = []
+            held.parts.append(self.stage.part(request["root"], descriptors))
+            held.generation = request["generation"]
+            mounts, fds = [], [held.root]
             for entry in request["mounts"]:
-                made.append(self.stage.detached(entry, descriptors))
+                if entry["kind"] == "overlay":
+                    held.parts.append(self.stage.part(entry, descriptors))
+                    fds.append(held.parts[-1].mount)
+                else:
+                    made.append(self.stage.detached(entry, descriptors))
+                    fds.append(made[-1])
                 mounts.append(
                     {
                         "at": entry["at"],
-                        "fd": len(made),
-                        "directory": is_folder(made[-1]),
+                        "fd": len(fds) - 1,
+                        "directory": is_folder(fds[-1]),
                         "image": entry["kind"] == "overlay",
                     }
                 )
@@ -141,8 +185,8 @@ class Holder:
                 "hostname": request["hostname"],
                 "confinement": request["confinement"],
             }
-            wire.send_request(held.channel, plan, [held.root, *made])
-            wire.receive_answer(held.channel)
+            wire.send_request(held.channel, plan, fds)
+            (held.namespace,) = wire.receive_answer(held.channel)[2]
         except BaseException as error:
             held.discard()
             if isinstance(error, LauncherLost):
@@ -215,6 +259,56 @@ class Holder:
         finally:
             os.close(fd)
 
+    def do_generation(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+        """Which folder of the store a container writes to."""
+        wire.send_answer(channel, "generation", generation=self.find(request).generation)
+
+    def do_move(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+        """Put a running container on new writable parts (`move`), in a child. It answers `moved`, with what is
+        not as it should be as `problem`, or the failure that left the container where it was."""
+        held = self.find(request)
+        parts: list[Part] = []
+        try:
+            for entry in request["parts"]:
+                parts.append(self.stage.part(entry, descriptors))
+            ours, theirs = wire.pair()
+            child = os.fork()
+        except BaseException:
+            close_parts(parts)
+            raise
+        if child == 0:
+            ours.close()
+            with last_act(theirs, "move of a container"):
+                await_idle(held.channel)
+                problem = Move(held.pid, held.namespace, held.parts, parts).run()
+                wire.send_answer(theirs, "moved", problem=problem)
+        theirs.close()
+        client = socket.socket(fileno=os.dup(channel.fileno()))
+        held.move = Moving(child, ours, client, held, parts, request["generation"])
+        self.moves[ours.fileno()] = held.move
+        self.poll.register(ours, select.POLLIN)
+
+    def finish_move(self, fd: int) -> None:
+        """A move has ended, one way or the other: note where the container is, tell, and serve what had to wait."""
+        move = self.moves.pop(fd)
+        self.poll.unregister(fd)
+        with move.channel, move.client:
+            try:
+                _, fields, _ = wire.receive_answer(move.channel)
+            except LauncherLost:
+                wire.send_failure(move.client, ProcessFailed("the process that moved the container was killed"))
+            except HullError as error:
+                wire.send_failure(move.client, error)
+            else:
+                move.held.parts, move.parts = move.parts, move.held.parts
+                move.held.generation = move.generation
+                wire.send_answer(move.client, "moved", None, **fields)
+        close_parts(move.parts)
+        os.waitpid(move.child, 0)
+        move.held.move = None
+        for request, descriptors in move.waiting:
+            self.serve(request, descriptors)
+
     def do_copy(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
         """Copy changed files of one folder of the store to a new one, in a child of its own."""
         in_child(channel, lambda: self.stage.copy(request["source"], request["target"]))
@@ -222,6 +316,22 @@ class Holder:
     def do_delete(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
         """Delete a folder of the store, in a child of its own."""
         in_child(channel, lambda: remove_tree(self.stage.path(request["path"])))
+
+
+def await_idle(init: socket.socket) -> None:
+    """Wait until a container's init has done all that it was asked; a process that it just forked has been executed."""
+    ours, theirs = wire.pair()
+    with ours:
+        with theirs:
+            wire.send_request(init, {"op": "ping"}, [theirs.fileno()])
+        wire.receive_answer(ours)
+
+
+def close_parts(parts: list[Part]) -> None:
+    """Give up the descriptors of a container's parts; its mounts stay where they are mounted."""
+    for part in parts:
+        os.close(part.mount)
+        os.close(part.upper)
 
 
 def in_child(channel: socket.socket, work: Callable[[], None]) -> None:
@@ -296,5 +406,7 @@ def become_init(holder: socket.socket, groups: list[int], maker: Holder) -> None
         linux.sethostname(plan["hostname"])
         init.confine(plan["confinement"], maker.last_capability)
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        wire.send_answer(holder, "ready")
+        namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        wire.send_answer(holder, "ready", [namespace])
+        os.close(namespace)
         init.Init(holder, plan["confinement"], can_setgroups=maker.can_setgroups).run()

@@ -89,6 +89,8 @@ class Init:
             if request["op"] == "spawn":
                 self.spawn(request, descriptors, channel)
                 return
+            if request["op"] == "ping":
+                wire.send_answer(channel, "idle")
             if request["op"] == "freeze":
                 self.freeze(request["frozen"])
                 wire.send_answer(channel, "frozen")

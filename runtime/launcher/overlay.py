@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from nbhull.runtime.errors import HullError, SyscallFailed
+from nbhull.runtime.launcher.census import Part
+from nbhull.runtime.launcher.copying import copy_attributes, copy_tree
 from nbhull.runtime.linux import mount as linux
 from nbhull.runtime.linux.mount import (
     MOUNT_ATTR_NODEV,
@@ -77,11 +78,23 @@ class Stage:
                 linux.umount2(attached, linux.MNT_DETACH)
                 os.rmdir(attached)
 
+    def part(self, entry: dict[str, Any], descriptors: list[int]) -> Part:
+        """A writable part of a container: an overlay, its place and its upper folder. `like`, if given, is
+        the folder (relative to the store) whose owner, mode and times the new upper folder is to have."""
+        upper = os.open(self.path(entry["upper"]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if entry["like"]:
+                like = os.open(self.path(entry["like"]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                copy_attributes(like, upper)
+                os.close(like)
+            return Part(entry["key"], entry["at"], self.overlay(entry, descriptors), upper)
+        except BaseException:
+            os.close(upper)
+            raise
+
     def detached(self, entry: dict[str, Any], descriptors: list[int]) -> int:
-        """What a container mounts: an overlay, a tmpfs, or a bind of `source` (a path, relative to the store
-        or absolute, or an index among the descriptors): of a folder, a file or a device's node."""
-        if entry["kind"] == "overlay":
-            return self.overlay(entry, descriptors)
+        """What a container mounts beside its writable parts: a tmpfs, or a bind of `source` (a path, relative to the
+        store or absolute, or an index among the descriptors): of a folder, a file or a device's node."""
         if entry["kind"] == "tmpfs":
             pairs = [option.split("=") for option in entry["options"]]
             return make_filesystem("tmpfs", [(key, value) for key, value in pairs], entry["flags"])
@@ -138,75 +151,3 @@ def mount_overlay(lowers: list[str], upper: str, work: str, stage: str) -> int:
             linux.umount2(place, linux.MNT_DETACH)
     finally:
         os.rmdir(place)
-
-
-def copy_tree(source: str, target: str) -> None:
-    """A faithful copy of a folder, hard links among its files kept."""
-    seen: dict[tuple[int, int], str] = {}
-    os.mkdir(target)
-    pending = [(source, target)]
-    folders: list[tuple[str, str]] = [(source, target)]
-    while pending:
-        here, there = pending.pop()
-        with os.scandir(here) as entries:
-            for entry in entries:
-                new = f"{there}/{entry.name}"
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    os.mkdir(new)
-                    pending.append((entry.path, new))
-                    folders.append((entry.path, new))
-                    continue
-                first = seen.setdefault((status.st_dev, status.st_ino), new) if status.st_nlink > 1 else new
-                if first != new:
-                    os.link(first, new, follow_symlinks=False)
-                else:
-                    copy_entry(entry.path, new, status)
-    for old, new in reversed(folders):
-        copy_metadata(old, new, os.lstat(old))
-
-
-def copy_entry(source: str, target: str, status: os.stat_result) -> None:
-    """Copy one file that is no folder; sockets are left out, since nobody listens on a copy."""
-    kind = stat.S_IFMT(status.st_mode)
-    if kind == stat.S_IFREG:
-        copy_bytes(source, target)
-    elif kind == stat.S_IFLNK:
-        os.symlink(os.readlink(source), target)
-    elif kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO):
-        os.mknod(target, status.st_mode, status.st_rdev)
-    else:
-        return
-    copy_metadata(source, target, status)
-
-
-def copy_bytes(source: str, target: str) -> None:
-    """Copy a file's content: shared where the file system can (FICLONE), holes kept, else in the kernel."""
-    with open(source, "rb", buffering=0) as old, open(target, "xb", buffering=0) as new:
-        size = os.fstat(old.fileno()).st_size
-        offset = 0
-        while offset < size:
-            try:
-                begin = os.lseek(old.fileno(), offset, os.SEEK_DATA)
-            except OSError:  # ENXIO: nothing but a hole up to the end
-                break
-            end = os.lseek(old.fileno(), begin, os.SEEK_HOLE)
-            while begin < end:
-                count = os.copy_file_range(old.fileno(), new.fileno(), end - begin, begin, begin)
-                if count == 0:
-                    break
-                begin += count
-            offset = end
-        os.ftruncate(new.fileno(), size)
-
-
-def copy_metadata(source: str, target: str, status: os.stat_result) -> None:
-    """Owner, extended attributes, mode, times; in this order, since each may change the ones before."""
-    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
-    for name in os.listxattr(source, follow_symlinks=False):
-        if name.startswith("user.") and stat.S_ISLNK(status.st_mode):
-            continue
-        os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
-    if not stat.S_ISLNK(status.st_mode):
-        os.chmod(target, stat.S_IMODE(status.st_mode))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)

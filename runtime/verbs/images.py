@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import time
 
-from nbhull.runtime.verbs.results import Names, Result, image_table, short_id
+from nbhull.runtime.verbs.results import Names, Result, image_table, short_id, snapshot_taken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def images(engine: Engine, values: dict[str, Any]) -> Result:
 
 def snapshot(engine: Engine, values: dict[str, Any]) -> Result:
     """`snapshot`: gives back what names the new image: its name, else its id."""
-    image = engine.snapshot(values["container"], values["name"])
-    return Names([image.name or short_id(image.id)])
+    return snapshot_taken(engine.snapshot(values["container"], values["name"]))
 
 
 def reset(engine: Engine, values: dict[str, Any]) -> Result:

@@ -18,6 +18,8 @@ class Result:
     """exit status of the command line"""
     failures: Sequence[HullError] = ()
     """what could not be done, where other things were"""
+    notices: Sequence[str] = ()
+    """sentences for people about how it was done"""
 
     def text(self) -> str:
         """For people, without a line end; empty prints nothing."""
@@ -51,9 +53,12 @@ class Text(Result):
 class Names(Result):
     """The names of what was made, changed or removed; one a line."""
 
-    def __init__(self, names: Sequence[str], failures: Sequence[HullError] = ()) -> None:
+    def __init__(
+        self, names: Sequence[str], failures: Sequence[HullError] = (), notices: Sequence[str] = ()
+    ) -> None:
         self.names = list(names)
         self.failures = list(failures)
+        self.notices = list(notices)
         self.status = 1 if self.failures else 0
 
     def text(self) -> str:
@@ -127,6 +132,12 @@ def human_age(seconds: float) -> str:
     return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
 
+def snapshot_taken(image: Image) -> Names:
+    """What names a new snapshot; and why it took long, if it did."""
+    notices = [f"the files had to be copied: {image.reason}"] if image.reason else []
+    return Names([image.name or short_id(image.id)], notices=notices)
+
+
 def container_data(container: Container) -> dict[str, Any]:
     """A container as plain data."""
     limits = container.spec.limits
@@ -179,7 +190,7 @@ def image_table(images: Sequence[Image], now: float) -> Table:
             short_id(image.id),
             names.get(image.parent, short_id(image.parent)) if image.parent else "-",
             f"{human_age(now - image.created)} ago" if image.created else "-",
-            human_size(image.size),
+            "-" if image.size is None else human_size(image.size),
         )
         for image in images
     ]

@@ -1,0 +1,50 @@
+"""Rows of the index as the engine's nouns."""
+
+from __future__ import annotations
+
+import json
+from sqlite3 import Row
+
+from nbhull.runtime.confinement import Confinement
+from nbhull.runtime.model import Container, ContainerSpec, Image, Limits, Mount
+from nbhull.runtime.running import holds, socket_folder
+
+
+def image_of(row: Row, road: str = "", reason: str = "") -> Image:
+    """An image from its row."""
+    return Image(
+        id=row["id"],
+        name=row["name"],
+        parent=row["parent"],
+        created=row["created"],
+        size=row["size"] if row["size"] >= 0 else None,
+        note=row["note"],
+        pinned=bool(row["pinned"]),
+        auto=row["auto"],
+        road=road,
+        reason=reason,
+    )
+
+
+def spec_of(row: Row) -> ContainerSpec:
+    """A container's spec from its row."""
+    fields = json.loads(row["spec"])
+    fields["limits"] = Limits(**fields["limits"])
+    fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
+    fields["confinement"] = Confinement.from_dict(fields.get("confinement", {}))
+    return ContainerSpec(**fields)
+
+
+def container_of(row: Row) -> Container:
+    """A container from its row, with its state as it is now."""
+    running = holds(row["launcher"], row["id"])
+    return Container(
+        id=row["id"],
+        name=row["name"],
+        image=row["image"],
+        state="running" if running else "stopped" if row["launcher"] else "created",
+        created=row["created"],
+        socket_folder=socket_folder(row["launcher"], row["id"]) if running else "",
+        spec=spec_of(row),
+        snapshot=row["snapshot"],
+    )

@@ -1,0 +1,1 @@
+"""Snapshots of containers: taken, listed, compared, gone back to."""

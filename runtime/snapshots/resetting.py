@@ -1,0 +1,105 @@
+"""Putting a container back on a snapshot; what that throws away is kept as a snapshot of its own, for `undo`."""
+
+from __future__ import annotations
+
+import json
+from sqlite3 import Row
+
+from nbhull.runtime import composition
+from nbhull.runtime.errors import Conflict, NotFound
+from nbhull.runtime.launcher import client, wire
+from nbhull.runtime.model import HOST_IMAGE
+from nbhull.runtime.running import holds
+from nbhull.runtime.snapshots import generations, journal
+from nbhull.runtime.snapshots.taking import Taking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nbhull.runtime.engine import Engine
+
+RESET = "reset"
+"""why a snapshot was taken without being asked for"""
+
+
+def reset(engine: Engine, ref: str, name: str | None) -> None:
+    """Put a container back on a snapshot: None means the one it stands on, else its image."""
+    row = engine.row(ref)
+    with journal.locked(engine.store, row["id"]):
+        row = engine.row(row["id"])
+        put_back(engine, row, *target_of(engine, row, name))
+
+
+def undo(engine: Engine, ref: str) -> None:
+    """Put a container back to where it was before its last reset. Raises NotFound if there was none."""
+    row = engine.row(ref)
+    with journal.locked(engine.store, row["id"]):
+        row = engine.row(row["id"])
+        record = json.loads(row["record"])
+        if "undo" not in record:
+            raise NotFound(f"the container {row['name']} was never reset", "`nbhull reset` goes to any snapshot")
+        if record["undo"] != HOST_IMAGE and not engine.store.query("select 1 from images where id = ?", record["undo"]):
+            raise NotFound("what the last reset threw away was removed", "`nbhull images` lists what there is")
+        put_back(engine, row, *target_of(engine, row, record["undo"]))
+
+
+def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, list[str]]:
+    """The snapshot's id and its layers. Raises NotFound, and Conflict for one of another environment."""
+    if name == HOST_IMAGE or (name is None and row["snapshot"] is None):
+        return None, json.loads(row["record"]).get("foundation", [])
+    image = engine.store.find("images", name or row["snapshot"], "image")
+    record, theirs = json.loads(row["record"]), json.loads(image["record"])
+    if not composition.is_same_base(theirs, record):
+        raise Conflict(
+            f"the snapshot {image['name']!r} was taken of another environment, "
+            f"{theirs['environment'] or 'of an image'!r}",
+            "start a new container from it",
+        )
+    return image["id"], json.loads(image["layers"])
+
+
+def put_back(engine: Engine, row: Row, snapshot: str | None, layers: list[str]) -> None:
+    """End all processes, keep what there is, and begin anew on those layers.
+
+    Should this process die on the way, the container has stopped, and is on one side or the other."""
+    launcher = engine.launcher_of(row) if holds(row["launcher"], row["id"]) else None
+    if launcher is not None:
+        end_processes(launcher, row["id"])
+    discarded = Discarded(engine, row)
+    undo_to = discarded.same_image()
+    if undo_to is None:
+        undo_to = discarded.image
+    generations.make(
+        engine.store.path("containers", row["id"]), discarded.next, composition.keys(discarded.record)
+    )
+    record = {**discarded.record, "layers": layers, "first": discarded.next, "undo": undo_to}
+    if undo_to == discarded.image:
+        name = f"{row['name'][:100]}-before-{discarded.image[:6]}"
+        discarded.register({"name": name, "auto": RESET}, record=record, snapshot=snapshot)
+    else:
+        engine.store.update_container(row["id"], record=record, snapshot=snapshot)
+    if launcher is not None:
+        engine.start_in(launcher, engine.row(row["id"]))
+
+
+def end_processes(launcher: client.Client, identity: str) -> None:
+    """End a container, whose socket folder stays for its next start."""
+    with launcher.open("wait", container=identity) as ended:
+        launcher.request("kill", container=identity, keep=True)
+        wire.receive_answer(ended)
+
+
+class Discarded(Taking):
+    """What a reset throws away, as a snapshot that nobody asked for."""
+
+    def __init__(self, engine: Engine, row: Row) -> None:
+        super().__init__(engine, row, running=False)
+
+    def same_image(self) -> str | None:
+        """The image that the container is just like, if nothing was written since: then there is nothing to keep."""
+        if not all(generations.is_empty(self.store, self.id, number) for number in self.own):
+            return None
+        layers: list[str] = self.record["layers"]
+        if layers == self.record.get("foundation", []):
+            return HOST_IMAGE
+        found = self.store.query("select id from images where layers = ?", json.dumps(layers))
+        return str(found[0]["id"]) if found else None

@@ -1,0 +1,138 @@
+"""Taking a snapshot: the files of a container, as they are at one moment, as an image."""
+
+from __future__ import annotations
+
+import json
+import os
+from sqlite3 import Row
+
+from nbhull.runtime import composition
+from nbhull.runtime.errors import Conflict, HullError, LauncherLost
+from nbhull.runtime.launcher import client, wire
+from nbhull.runtime.model import HOST_IMAGE, parse_name
+from nbhull.runtime.running import holds
+from nbhull.runtime.snapshots import generations, journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from nbhull.runtime.engine import Engine
+
+UNKNOWN_SIZE = -1
+"""of a layer that nobody has measured yet, which takes as long as it has files"""
+OF_CONTAINER = ("layers", "hostname", "first", "undo")
+"""what a container's record has that its snapshots' do not"""
+MOVED, COPIED = "moved", "copied"
+
+
+class Taking:
+    """One snapshot being taken, under the container's lock."""
+
+    def __init__(self, engine: Engine, row: Row, *, running: bool) -> None:
+        self.engine = engine
+        self.store = engine.store
+        self.row = row
+        self.id = row["id"]
+        self.image = os.urandom(6).hex()
+        self.record: dict[str, Any] = json.loads(row["record"])
+        self.launcher = engine.launcher_of(row) if running else None
+        own = generations.own(self.store, self.id, self.record)
+        if self.launcher is not None:
+            # Higher ones were made by who died before the container came to write to them.
+            current = int(self.launcher.request("generation", container=self.id)[1]["generation"])
+            own = [number for number in own if number <= current]
+        self.own = own
+        self.next = generations.next_number(self.store, self.id)
+        self.road = MOVED
+        self.reason = ""
+
+    def prepare(self) -> None:
+        """See to it that the container does not write any more to what will be the snapshot, or copy it."""
+        generations.make(self.store.path("containers", self.id), self.next, composition.keys(self.record))
+        if self.launcher is None:
+            return
+        parts = composition.writable_parts(
+            self.store, self.id, self.record, self.record["layers"], [*self.own, self.next]
+        )
+        try:
+            _, fields, _ = self.launcher.request("move", container=self.id, parts=parts, generation=str(self.next))
+            self.reason = fields["problem"]
+        except LauncherLost:
+            raise
+        except HullError as error:
+            self.reason = error.message
+            self.launcher.request("delete", path=generations.folder(self.id, self.next))
+            generations.remove_work(self.store, self.id, self.next)
+        if self.reason:
+            self.road = COPIED
+            self.copy(self.launcher)
+
+    def copy(self, launcher: client.Client) -> None:
+        """Copy the newest generation to a layer while the container stands still."""
+        source, target = generations.folder(self.id, self.own[-1]), f"layers/{self.image}.part"
+        os.mkdir(self.store.path(target), 0o700)
+        try:
+            with launcher.open("freeze", container=self.id) as frozen:
+                wire.receive_answer(frozen)
+                for key in composition.keys(self.record):
+                    launcher.request("copy", source=f"{source}/{key}", target=f"{target}/{key}")
+            os.rename(self.store.path(target), self.store.path("layers", self.image))
+        except BaseException:
+            launcher.request("delete", path=target)
+            raise
+
+    def register(self, row: dict[str, Any], **container: Any) -> None:
+        """Let the index, and then the folders, say so. `row`: the image's, but for what is known here;
+        `container`: what else changes in its own row."""
+        *older, newest = self.own
+        layers = {os.urandom(6).hex(): number for number in older}
+        below = [*reversed(layers), *self.record["layers"]]
+        whole = [self.image, *below]
+        record = {**self.record, "layers": below, "first": newest}
+        if self.road == MOVED:
+            layers[self.image] = newest
+            record = {**self.record, "layers": whole, "first": self.next}
+        image = {
+            "id": self.image,
+            "parent": self.row["snapshot"],
+            "base": self.record["base"],
+            "size": UNKNOWN_SIZE,
+            "layers": whole,
+            "record": {key: value for key, value in self.record.items() if key not in OF_CONTAINER},
+            **row,
+        }
+        journal.note(self.store, self.id, self.image, layers)
+        with self.store.transaction():
+            self.store.add_image(image)
+            self.store.update_container(self.id, **{"record": record, "snapshot": self.image, **container})
+        journal.finish(self.store, self.id)
+
+
+def take(
+    engine: Engine, ref: str, name: str | None, *, note: str = "", pinned: bool = False, auto: str = ""
+) -> tuple[str, str, str]:
+    """Keep a container's files as an image: its id, which road was taken, and why if not the short one."""
+    row = engine.row(ref)
+    if name is not None:
+        parse_name(name, "snapshot name")
+        refuse_taken(engine, name)
+    with journal.locked(engine.store, row["id"]):
+        row = engine.row(row["id"])
+        taking = Taking(engine, row, running=holds(row["launcher"], row["id"]))
+        taking.prepare()
+        taking.register(
+            {
+                "name": name if name is not None else f"{row['name'][:100]}-{taking.image[:6]}",
+                "note": note,
+                "pinned": int(pinned),
+                "auto": auto,
+            }
+        )
+    return taking.image, taking.road, taking.reason
+
+
+def refuse_taken(engine: Engine, name: str) -> None:
+    """Raise Conflict when an image has that name."""
+    if name == HOST_IMAGE or engine.store.query("select 1 from tags where name = ?", name):
+        raise Conflict(f"the image name {name!r} is in use", "choose another name")
