@@ -133,7 +133,7 @@ class ControlService:
 
     def images(self, params: dict[str, Any]) -> Result:
         """What there is to reset to or to run."""
-        return image_table(self.kernel.engine.images(), time())
+        return image_table([image for image in self.kernel.engine.images() if not image.auto], time())
 
     def snapshot(self, params: dict[str, Any]) -> Result:
         """Keep this container's files as an image."""

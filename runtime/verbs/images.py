@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def images(engine: Engine, values: dict[str, Any]) -> Result:
-    """`images`: all images and snapshots."""
-    found = engine.images()
+    """`images`: images and snapshots; those that nobody asked for only if wanted."""
+    found = [image for image in engine.images() if values.get("all") or not image.auto]
     if values.get("quiet"):
         return Names([image.id for image in found])
     return image_table(found, time())

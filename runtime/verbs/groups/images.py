@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbhull.runtime.verbs.definition import EVERYWHERE, Argument, Verb
+from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, Argument, Verb
 from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, QUIET
 
 VERBS: tuple[Verb, ...] = (
@@ -10,7 +10,7 @@ VERBS: tuple[Verb, ...] = (
         "images",
         "list images and snapshots",
         "nbhull.runtime.verbs.images:images",
-        (QUIET, AS_JSON),
+        (Argument("--all", "what resets have kept, too", short="-a", flag=True, where=CLI), QUIET, AS_JSON),
         examples=(("images", "what `run` can be given"),),
         where=EVERYWHERE,
     ),
