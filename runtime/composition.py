@@ -123,6 +123,7 @@ def is_same_base(one: ImageRecord, other: ImageRecord) -> bool:
 def check_mounts(spec: ContainerSpec, record: ImageRecord) -> list[tuple[str, bool]]:
     """The (target, is a folder) of all that will be mounted. Raises NotFound, InvalidInput."""
     targets = [(part["at"], True) for part in record["parts"]]
+    targets += [(mount["at"], mount["folder"]) for mount in record.get("step", ())]
     for mount in spec.mounts:
         for path in (mount.source, mount.target):
             if not os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path.rstrip("/"):
@@ -168,6 +169,8 @@ def compose(
     mounts = [*parts, *(part for part in record["parts"] if part["kind"] != "overlay")]
     if record["base"] != OWN_ROOT:
         mounts += hostimage.system_mounts()
+    if "step" in record:  # of a build: what is not the step's own would end in the image, or be missed in it
+        return {"root": root, "mounts": record["step"], "generation": own[-1], "empty_run": False}
     handed_in = [(m.source, m.target, m.read_only) for m in spec.mounts] + [(socket_folder, socket_folder, False)]
     for source, target, read_only in handed_in:
         mounts.append(

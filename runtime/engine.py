@@ -144,20 +144,32 @@ class Engine:
 
     def create(self, spec: ContainerSpec) -> Container:
         """Make a container, not yet running. Raises NotFound (image), Conflict (name), InvalidInput."""
-        identity = os.urandom(6).hex()
+        return self.create_from(spec, *self.image_record(spec.image, spec.environment))
+
+    def create_from(
+        self,
+        spec: ContainerSpec,
+        record: composition.ImageRecord,
+        layers: list[str],
+        snapshot: str | None,
+        identity: str | None = None,
+    ) -> Container:
+        """The same of what an image is made of (`image_record`). `identity`: an id whose folder is there already."""
+        exists = identity is not None
+        identity = identity or os.urandom(6).hex()
         name = parse_name(spec.name, "container name") if spec.name is not None else identity
         hostname = spec.hostname or name[:63]
         if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})", hostname) is None:
             raise InvalidInput(f"the host name {hostname!r} is not valid", "use letters, digits, '-', at most 63")
         if spec.network not in ("host", "none"):
             raise InvalidInput(f"there is no network {spec.network!r}", "choose host or none")
-        record, layers, snapshot = self.image_record(spec.image, spec.environment)
         targets = composition.check_mounts(spec, record)
         if spec.confinement != confinement.USUAL:
             confinement.check(spec.confinement, record["base"], self.store.home)
         record = {**record, "layers": layers, "hostname": hostname, "first": generations.FIRST}
         folder = self.store.path("containers", identity)
-        os.mkdir(folder, 0o700)
+        if not exists:
+            os.mkdir(folder, 0o700)
         try:
             generations.make(folder, generations.FIRST, composition.keys(record))
             composition.make_mountpoints(f"{folder}/mountpoints", targets)
@@ -174,7 +186,8 @@ class Engine:
                 }
             )
         except BaseException:
-            remove_plain(folder)
+            if not exists:
+                remove_plain(folder)
             raise
         return self.container(identity)
 

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = 3
+VERSION = 4
 IMAGES_TABLES = """
 create table images (
     id text primary key, parent text, base text not null, created real not null,
@@ -40,7 +40,13 @@ create table layers (
 """`images.config` and `images.manifest` are digests of blobs: what the image is to other tools, once something has
 asked. `tags` name images; `digests` tell under which digest of its manifest, or index, a repository has an image.
 `layers.id` is a folder of `layers/`; `diff_id` the digest of its tar; `blob` that of the same, compressed, as kept"""
-SCHEMA = f"""{IMAGES_TABLES}
+BUILD_TABLES = """
+create table steps (key text primary key, layer text not null, created real not null) strict;
+create table builds (key text primary key, image text not null, created real not null) strict;
+"""
+"""steps of builds, and images, by what they were made from (builder/cache.py); `steps.layer` is empty for one that
+changed no file"""
+SCHEMA = f"""{IMAGES_TABLES}{BUILD_TABLES}
 create table containers (
     id text primary key, name text not null unique, image text not null, created real not null,
     launcher text not null, snapshot text, spec text not null, record text not null
@@ -61,6 +67,7 @@ insert into tags (name, image, created) select name, id, created from images_2;
 insert into layers (id, created, size) select id, created, size from images_2;
 drop table images_2;
 """,
+    3: BUILD_TABLES,
 }
 """by format: what makes an index of that format one of the next"""
 FIRST_TAG = "select name from tags where image = images.id order by created, name limit 1"

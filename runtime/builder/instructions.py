@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*")
-TEXT, BOOL, MANY = "text", "bool", "many"
+TEXT, BOOL, MAYBE, MANY = "text", "bool", "maybe", "many"
 FLAGS: dict[str, dict[str, str]] = {
     "from": {"platform": TEXT},
     "run": {"mount": MANY, "network": TEXT, "security": TEXT, "device": MANY},
@@ -27,7 +27,7 @@ FLAGS: dict[str, dict[str, str]] = {
         "link": BOOL,
         "keep-git-dir": BOOL,
         "checksum": TEXT,
-        "unpack": BOOL,
+        "unpack": MAYBE,
         "exclude": MANY,
     },
     "healthcheck": {"interval": TEXT, "timeout": TEXT, "start-period": TEXT, "start-interval": TEXT, "retries": TEXT},
@@ -46,7 +46,7 @@ class Command(Record):
     """in lower case"""
     args: tuple[str, ...]
     flags: dict[str, Any]
-    """by name, all that the instruction knows: a text or None, a bool, a tuple of texts"""
+    """by name, all that the instruction knows: a text or None, a bool (or None if not given), a tuple of texts"""
     json: bool
     heredocs: tuple[Heredoc, ...]
     line: int
@@ -179,7 +179,8 @@ def unknown(name: str) -> InvalidInput:
 
 def read_flags(words: tuple[str, ...], known: dict[str, str], instruction: str) -> dict[str, Any]:
     """The values of flags by their names. Raises InvalidInput for one unknown, twice, or without a value."""
-    values: dict[str, Any] = {name: {TEXT: None, BOOL: False, MANY: ()}[kind] for name, kind in known.items()}
+    nothing = {TEXT: None, BOOL: False, MAYBE: None, MANY: ()}
+    values: dict[str, Any] = {name: nothing[kind] for name, kind in known.items()}
     seen: set[str] = set()
     for word in words:
         name, equals, value = word[2:].partition("=")
@@ -190,7 +191,7 @@ def read_flags(words: tuple[str, ...], known: dict[str, str], instruction: str) 
         if name in seen and kind != MANY:
             raise InvalidInput(f"{instruction} has --{name} twice", "keep one of them")
         seen.add(name)
-        if kind == BOOL:
+        if kind in (BOOL, MAYBE):
             if value.lower() not in ("", "true", "false"):
                 raise InvalidInput(f"--{name}={value} is neither true nor false", f"write --{name}")
             values[name] = value.lower() != "false"
@@ -229,7 +230,7 @@ def check_health(args: tuple[str, ...], flags: dict[str, Any]) -> None:
             raise InvalidInput("HEALTHCHECK NONE takes no arguments", "leave them out")
         return
     if kind != "CMD":
-        raise InvalidInput(f"HEALTHCHECK knows no {args[0]!r}", "write HEALTHCHECK CMD command, or HEALTHCHECK NONE")
+        raise InvalidInput(f"HEALTHCHECK knows no {args[0]!r}", "write HEALTHCHECK CMD …, or HEALTHCHECK NONE")
     if len(args) < 2:
         raise InvalidInput("HEALTHCHECK CMD has no command", "write it like HEALTHCHECK CMD curl -f http://localhost/")
     for name in ("interval", "timeout", "start-period", "start-interval"):

@@ -104,7 +104,7 @@ class Packer:
             first = self.first.setdefault((status.st_dev, status.st_ino), path) if status.st_nlink > 1 else path
             if first != path:
                 entry = self.entry(path, tar.HARD_LINK, status, None)
-                entry.link = first
+                entry.link = self.link_name(first)
                 yield tar.write(entry)
             elif kind == stat.S_IFREG:
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
@@ -120,6 +120,10 @@ class Packer:
                 yield tar.write(entry)
         finally:
             os.close(folder)
+
+    def link_name(self, path: bytes) -> bytes:
+        """What a file that was packed before is called in the archive."""
+        return path
 
     def file(self, path: bytes, status: os.stat_result, fd: int) -> Iterator[bytes]:
         """A regular file with its data."""

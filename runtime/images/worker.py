@@ -16,6 +16,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 
+from nbhull.runtime.builder.bench import Bench
 from nbhull.runtime.errors import HostUnable, HullError
 from nbhull.runtime.images import compression, unpack
 from nbhull.runtime.images.pack import Packer
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 WITHIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 
 
-class Worker:
+class Worker(Bench):
     """The loop of the worker."""
 
     def __init__(self, stage: overlay.Stage) -> None:

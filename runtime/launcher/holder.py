@@ -184,6 +184,7 @@ class Holder:
                 "width": self.width,
                 "hostname": request["hostname"],
                 "confinement": request["confinement"],
+                "empty_run": request.get("empty_run", True),
             }
             wire.send_request(held.channel, plan, fds)
             (held.namespace,) = wire.receive_answer(held.channel)[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nbhull.runtime.errors import HullError, SyscallFailed
+from nbhull.runtime.errors import HullError, InvalidInput, SyscallFailed
 from nbhull.runtime.launcher.census import Part
 from nbhull.runtime.launcher.copying import copy_attributes, copy_tree
 from nbhull.runtime.linux import mount as linux
@@ -93,8 +93,16 @@ class Stage:
             raise
 
     def detached(self, entry: dict[str, Any], descriptors: list[int]) -> int:
-        """What a container mounts beside its writable parts: a tmpfs, or a bind of `source` (a path, relative to the
-        store or absolute, or an index among the descriptors): of a folder, a file or a device's node."""
+        """What a container mounts beside its writable parts: a tree of layers, of which nothing is kept, a tmpfs, or
+        a bind of `source` (a path, relative to the store or absolute, or an index among the descriptors): of a folder,
+        a file or a device's node."""
+        if entry["kind"] == "tree":
+            fd = self.overlay(entry, descriptors)
+            if entry["within"]:
+                fd = self.within(fd, entry["within"])
+            if entry["read_only"]:
+                mount_setattr(fd, MOUNT_ATTR_RDONLY, subject=entry["at"])
+            return fd
         if entry["kind"] == "tmpfs":
             pairs = [option.split("=") for option in entry["options"]]
             return make_filesystem("tmpfs", [(key, value) for key, value in pairs], entry["flags"])
@@ -114,6 +122,26 @@ class Stage:
             os.close(fd)
             raise
         return fd
+
+    def within(self, fd: int, path: str) -> int:
+        """A folder or file within a detached mount as one of its own; takes the mount."""
+        place = self.attach(fd)
+        os.close(fd)
+        try:
+            root = os.open(place, os.O_PATH | os.O_CLOEXEC)
+            try:
+                inner = openat2(root, path, os.O_PATH)
+            except OSError as error:
+                raise InvalidInput(f"there is no {path!r} to mount: {error.strerror}", "correct its path") from error
+            finally:
+                os.close(root)
+            try:
+                return open_tree("", at=inner)
+            finally:
+                os.close(inner)
+        finally:
+            linux.umount2(place, linux.MNT_DETACH)
+            os.rmdir(place)
 
     def copy(self, source: str, target: str) -> None:
         """Copy an overlay's upper folder to a new layer: times, modes, owners, links, whiteouts and

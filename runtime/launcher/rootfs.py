@@ -78,8 +78,8 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     """Make the calling process's mount namespace the container's, and `/` its root.
 
     `plan`: `root` (index of the root's mount among the descriptors), `mounts` (a list of `{at, fd,
-    directory, image}`, sorted by depth), `network`, `width` (ids in the container), `confinement`. Raises
-    SyscallFailed or InvalidInput, naming the target.
+    directory, image}`, sorted by depth), `network`, `width` (ids in the container), `confinement`, `empty_run` (a new
+    /run, instead of the image's). Raises SyscallFailed or InvalidInput, naming the target.
     """
     set_propagation(MS_REC | MS_SLAVE)  # nothing mounted in here is seen by the host
     root = descriptors[plan["root"]]
@@ -92,8 +92,11 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     sysfs = make_sys(private_network=plan["network"] != "host", read_only=not confinement["privileged"])
     attach(root, "/sys", sysfs)
     null = make_dev(root, plan["width"])
-    run = make_filesystem("tmpfs", [("mode", "0755"), ("size", "64m")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-    attach(root, "/run", run)
+    made = [proc, sysfs, null]
+    if plan["empty_run"]:
+        run = make_filesystem("tmpfs", [("mode", "0755"), ("size", "64m")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+        attach(root, "/run", run)
+        made.append(run)
     for mount in plan["mounts"]:
         target = make_target(root, mount["at"], directory=mount["directory"])
         refuse_kernel_files(target, mount["at"])
@@ -102,9 +105,9 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     if confinement["system_paths"]:
         protect(proc, sysfs, null)
     if confinement["read_only"]:
-        for fd in (root, run, *(descriptors[mount["fd"]] for mount in plan["mounts"] if mount["image"])):
+        for fd in (root, *made[3:], *(descriptors[mount["fd"]] for mount in plan["mounts"] if mount["image"])):
             mount_setattr(fd, MOUNT_ATTR_RDONLY, subject="the container's root")
-    for fd in (proc, sysfs, null, run):
+    for fd in made:
         os.close(fd)
     os.fchdir(root)
     pivot_root(".", ".")

@@ -3,9 +3,62 @@
 from __future__ import annotations
 
 from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, Argument, Verb
-from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, QUIET
+from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, QUIET, VALUES
 
 VERBS: tuple[Verb, ...] = (
+    Verb(
+        "build",
+        "build an image from a Containerfile",
+        "nbhull.runtime.verbs.building:build",
+        (
+            Argument("--tag", "name of the image; may be given several times", short="-t", metavar="NAME", many=True),
+            Argument("--file", "the Containerfile, `-` for standard input", short="-f", metavar="FILE"),
+            Argument("--target", "stage to build, by name or number", metavar="STAGE"),
+            Argument(
+                "--build-arg",
+                "value of an ARG; without a value it is taken from the environment",
+                metavar="NAME[=VALUE]",
+                parse=VALUES + "parse_env",
+                many=True,
+            ),
+            Argument(
+                "--secret",
+                "value for RUN --mount=type=secret, from a file or a variable",
+                metavar="id=NAME,src=FILE|env=VARIABLE",
+                parse="nbhull.runtime.builder.mounts:parse_secret",
+                many=True,
+            ),
+            Argument("--label", "label of the image", metavar="NAME=VALUE", parse=VALUES + "parse_env", many=True),
+            Argument("--no-cache", "do every step anew", flag=True),
+            Argument("--cache-from", "image whose layers count as steps done", metavar="IMAGE", many=True),
+            Argument("--pull", "look for newer base images even where there are some", flag=True),
+            Argument(
+                "--network", "network of RUN steps", metavar="host|none", parse=VALUES + "parse_network"
+            ),
+            Argument("--no-host-settings", "do not hand RUN steps the host's proxies and certificates", flag=True),
+            Argument(
+                "--progress",
+                "how progress is shown: auto, plain, tty, quiet",
+                metavar="STYLE",
+                parse="nbhull.runtime.verbs.building:parse_progress",
+                default="auto",
+            ),
+            Argument("--iidfile", "write the image's id to a file", metavar="FILE"),
+            Argument("--quiet", "print the image's id only", short="-q", flag=True, where=CLI),
+            Argument("CONTEXT", "folder or tar that COPY takes its files from; `-`: standard input", required=True),
+        ),
+        about="The Containerfile is CONTEXT's `Containerfile`, else its `Dockerfile`; `.containerignore`, else "
+        "`.dockerignore`, says what of CONTEXT is left out. Steps are done again only if what they depend on has "
+        "changed: content, names and modes, never paths or times. Independent stages are built at the same "
+        "time.\n\n"
+        "RUN steps are given the host's proxy variables, certificates, and settings of pip, npm and apt, of which "
+        "nothing ends in the image. With SOURCE_DATE_EPOCH set, the same content gives the same digest anywhere.",
+        examples=(
+            ("build -t mine .", "an image of the folder's Containerfile"),
+            ("build -t mine --target test --build-arg VERSION=3 .", "one stage of it, with an argument"),
+            ("build --secret id=token,src=token.txt -f other/Containerfile .", "with a secret and another file"),
+        ),
+    ),
     Verb(
         "images",
         "list images and snapshots",

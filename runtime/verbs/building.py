@@ -1,0 +1,67 @@
+"""The verb `build`."""
+
+from __future__ import annotations
+
+import os
+
+from nbhull.runtime.builder.build import Build, Options
+from nbhull.runtime.errors import InvalidInput
+from nbhull.runtime.verbs.results import Names, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from nbhull.runtime.engine import Engine
+
+
+def build(engine: Engine, values: dict[str, Any]) -> Result:
+    """`build`: gives back what names the image, its first tag or its id."""
+    from nbhull.runtime.builder.inputs import opened
+
+    with opened(engine, values["context"], values["file"]) as (folder, file):
+        options = Options(
+            context=folder,
+            file=file,
+            tags=values["tag"],
+            target=values["target"],
+            arguments=dict(pair for pair in values["build_arg"] if pair is not None),
+            labels=dict(pair for pair in values["label"] if pair is not None),
+            secrets=values["secret"],
+            cached=not values["no_cache"],
+            cache_from=values["cache_from"],
+            pull=values["pull"],
+            network=values["network"] or "host",
+            host_settings=not values["no_host_settings"],
+            progress="quiet" if values["quiet"] else values["progress"],
+            epoch=epoch(dict(pair for pair in values["build_arg"] if pair is not None)),
+        )
+        one = Build(engine, options)
+        try:
+            result = one.run()
+        finally:
+            one.close()
+    identity = result.image.id if len(result.image.id) < 64 else f"sha256:{result.image.id}"
+    if values["iidfile"]:
+        with open(values["iidfile"], "w") as opened_file:
+            opened_file.write(identity)
+    return Names([identity if values["quiet"] or not values["tag"] else values["tag"][0]])
+
+
+def epoch(arguments: dict[str, str]) -> int | None:
+    """SOURCE_DATE_EPOCH, as a build argument or a variable. Raises InvalidInput if it is no number."""
+    text = arguments.get("SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH", ""))
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise InvalidInput(f"SOURCE_DATE_EPOCH {text[:40]!r} is not a number of seconds", "unset it, or correct it")
+    return int(text)
+
+
+def parse_progress(text: str) -> str:
+    """How progress is shown."""
+    if text not in ("auto", "plain", "tty", "quiet"):
+        raise InvalidInput(f"there is no progress {text!r}", "one of: auto, plain, tty, quiet")
+    return text
+
+
