@@ -4,14 +4,13 @@ process may write to (cgroups(7); v1, v2, and the hybrid of both).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
-from typing import NamedTuple
 
 from nbhull.runtime.errors import HostUnable
 from nbhull.runtime.linux.process import write_file
+from nbhull.runtime.record import Record
 
 PERIOD = 100_000
 """microseconds; the scheduler's bandwidth period, the kernel's default"""
@@ -19,7 +18,7 @@ SWAP_FILES = ("memory.memsw.limit_in_bytes", "memory.swap.max")
 USED = ("memory", "cpu", "pids", "freezer", "cpuacct")
 
 
-class Hierarchies(NamedTuple):
+class Hierarchies(Record):
     """Where groups can be made."""
 
     version: int
@@ -85,7 +84,7 @@ def probe_unified(mount: str) -> Hierarchies:
     return Hierarchies(0, {}, "no cgroup was delegated to this user")
 
 
-class Group(NamedTuple):
+class Group(Record):
     """A container's groups, by controller."""
 
     version: int
@@ -181,8 +180,10 @@ def settings(version: int, memory: int | None, cpus: float | None, pids: int | N
 
 def thaw(folder: str) -> None:
     """Let frozen processes go on, so that they can end: cgroup v1 delivers not even SIGKILL to them."""
-    with contextlib.suppress(FileNotFoundError):  # v2, another controller's folder, or gone already
+    try:
         write_file(f"{folder}/freezer.state", "THAWED")
+    except FileNotFoundError:
+        pass  # v2, another controller's folder, or gone already
 
 
 def remove_when_empty(folder: str, patience: float = 5.0) -> None:

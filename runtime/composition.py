@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 from nbhull.runtime import hostimage
 from nbhull.runtime.errors import InvalidInput, NotFound
+from nbhull.runtime.files import remove_tree
 from nbhull.runtime.model import ContainerSpec
 from nbhull.runtime.snapshots import generations
 from nbhull.runtime.store import Store
@@ -42,7 +42,7 @@ def skeleton(store: Store) -> str:
         try:
             os.rename(temporary, folder)
         except OSError:
-            shutil.rmtree(temporary)
+            remove_tree(temporary)
             if not os.path.isdir(folder):
                 raise
     return f"skeletons/{name}"

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import threading
-from collections.abc import Sequence
-from sqlite3 import Row
-from types import TracebackType
 
 from nbhull.runtime import accounts, composition, confinement, defaults
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.launcher.client import Process
+from nbhull.runtime.lean import Lock, loads
 from nbhull.runtime.model import (
     HOST_IMAGE,
     Container,
@@ -22,6 +17,7 @@ from nbhull.runtime.model import (
     Image,
     ProcessSpec,
     Usage,
+    is_word,
     parse_name,
 )
 from nbhull.runtime.rows import container_of, image_of, spec_of
@@ -31,6 +27,9 @@ from nbhull.runtime.store import IMAGES, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from sqlite3 import Row
+    from types import TracebackType
     from typing import Any
 
     from nbhull.runtime.images.catalog import Catalog
@@ -53,7 +52,7 @@ class Engine:
         Raises HostUnable when the store cannot be used."""
         self.store = Store(os.fspath(home or default_home()))
         self.fork = fork
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.own: client.Client | None = None
         self.library: Catalog | None = None
         self.others: dict[str, client.Client] = {}
@@ -159,7 +158,7 @@ class Engine:
         identity = identity or os.urandom(6).hex()
         name = parse_name(spec.name, "container name") if spec.name is not None else identity
         hostname = spec.hostname or name[:63]
-        if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})", hostname) is None:
+        if len(hostname) > 63 or not is_word(hostname, "._-"):
             raise InvalidInput(f"the host name {hostname!r} is not valid", "use letters, digits, '-', at most 63")
         if spec.network not in ("host", "none"):
             raise InvalidInput(f"there is no network {spec.network!r}", "choose host or none")
@@ -197,7 +196,7 @@ class Engine:
             return composition.host_record(environment), [], None
         journal.recover(self.store)
         row = self.store.find("images", ref, "image")
-        return json.loads(row["record"]), json.loads(row["layers"]), row["id"]
+        return loads(row["record"]), loads(row["layers"]), row["id"]
 
     def start(self, ref: str) -> Container:
         """Run a created or stopped container: its init stands, its file system is up, no other
@@ -210,7 +209,7 @@ class Engine:
 
     def start_in(self, launcher: client.Client, row: Row) -> None:
         """Start a container in a launcher, and write down where it runs."""
-        spec, record = spec_of(row), json.loads(row["record"])
+        spec, record = spec_of(row), loads(row["record"])
         plan = composition.compose(
             self.store, row["id"], spec, record, record["layers"], socket_folder(launcher.folder, row["id"])
         )
@@ -244,7 +243,7 @@ class Engine:
         launcher = self.launcher_of(row)
         if not spec.argv or any("\0" in text for text in (*spec.argv, *spec.env, *spec.env.values())):
             raise InvalidInput("the command is empty or has a NUL byte in it", "give a program and its arguments")
-        made_from, record = spec_of(row), json.loads(row["record"])
+        made_from, record = spec_of(row), loads(row["record"])
         user = spec.user or made_from.confinement.user or defaults.user(record)
         account = self.account(row["id"], user, made_from.confinement)
         env = {**defaults.environment(record, account), **made_from.env, **spec.env}
@@ -265,7 +264,7 @@ class Engine:
         """What to run in a container for `words`: with its image's Entrypoint, which `entrypoint` replaces, or its Cmd.
 
         Empty where the image is `host` and nothing is given. Raises InvalidInput for an image without a command."""
-        return defaults.command(json.loads(self.row(ref)["record"]), words, entrypoint)
+        return defaults.command(loads(self.row(ref)["record"]), words, entrypoint)
 
     def account(self, identity: str, user: str, inside: Confinement) -> accounts.Account:
         """Who a process of a container is, looked up in the container's own files."""
@@ -318,7 +317,7 @@ class Engine:
         try:
             with launcher.open("wait", container=row["id"]) as ended:
                 if timeout > 0:
-                    stop_signal = defaults.stop_signal(json.loads(row["record"]))
+                    stop_signal = defaults.stop_signal(loads(row["record"]))
                     launcher.request("terminate", container=row["id"], signal=stop_signal)
                     ended.settimeout(timeout)
                     try:
@@ -413,6 +412,6 @@ def default_home() -> str:
 
 def remove_plain(folder: str) -> None:
     """Delete the folder of a container that never ran, so all in it is this process's own."""
-    from nbhull.runtime.launcher.holder import remove_tree
+    from nbhull.runtime.files import remove_tree
 
     remove_tree(folder)

@@ -8,9 +8,9 @@ through an overlay.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
+from binascii import crc32
 
 from nbhull.runtime.errors import InvalidInput, NotFound
 
@@ -68,7 +68,7 @@ def skeleton_name() -> str:
     """A name that changes with the host's top-level links."""
     links = [f"{name}={os.readlink(f'/{name}')}" for name in SYSTEM if os.path.islink(f"/{name}")]
     folders = [name for name in SYSTEM if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
-    return "host-" + hashlib.sha256(" ".join(["1", *links, *folders]).encode()).hexdigest()[:12]
+    return f"host-{checksum(' '.join(['1', *links, *folders]))}"
 
 
 def system_mounts() -> list[dict[str, Any]]:
@@ -113,8 +113,13 @@ def environment_parts(prefix: str) -> list[dict[str, Any]]:
 
 def overlay(source: str, at: str) -> dict[str, Any]:
     """A part that is writable in the container: its changes lie in a folder named by `key`."""
-    key = "env-" + hashlib.sha256(at.encode()).hexdigest()[:8]
+    key = f"env-{checksum(at)}"
     return {"kind": "overlay", "at": at, "source": source, "owned": True, "key": key}
+
+
+def checksum(text: str) -> str:
+    """A short name for a text, among few others."""
+    return f"{crc32(text.encode()):08x}"
 
 
 def base_folders(prefix: str) -> list[str]:

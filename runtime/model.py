@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import InvalidInput
 from nbhull.runtime.record import Record
@@ -18,8 +16,8 @@ else:
     Network = State = str  # the names are imported where the module typing is not
 
 
-NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-"""What a container, a snapshot or a tag may be called (the OCI distribution spec's tag grammar)."""
+LONGEST_NAME = 128
+"""characters of what a container, a snapshot or a tag may be called (the OCI distribution spec's tag grammar)"""
 
 EMPTY: dict[str, str] = {}
 """a default that nobody changes"""
@@ -35,6 +33,8 @@ def parse_bytes(text: str | int, what: str = "memory limit") -> int:
 
     Raises InvalidInput for anything else, and for sizes that are not positive.
     """
+    import re
+
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
     if isinstance(text, bool) or match is None:
         raise InvalidInput(f"{what} {str(text)!r} is not a size", "write it like 512m or 2g")
@@ -44,9 +44,19 @@ def parse_bytes(text: str | int, what: str = "memory limit") -> int:
     return size
 
 
+def is_word(text: str, others: str) -> bool:
+    """Whether `text` is made of ASCII letters, digits and, but for the first one, `others`."""
+    return text[:1].isalnum() and text.isascii() and all(c.isalnum() or c in others for c in text)
+
+
+def is_name(text: object) -> bool:
+    """Whether it is a valid name for a container, a snapshot or a tag."""
+    return isinstance(text, str) and len(text) <= LONGEST_NAME and is_word(text, "_.-")
+
+
 def parse_name(text: str, what: str = "name") -> str:
     """`text`, if it is a valid name; raises InvalidInput otherwise (the text is shown escaped)."""
-    if not isinstance(text, str) or NAME.fullmatch(text) is None:
+    if not is_name(text):
         raise InvalidInput(
             f"{what} {text!r} is not valid", "use letters, digits, '_', '.', '-', at most 128, no leading '.' or '-'"
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from sqlite3 import Row
-
 from nbhull.runtime.confinement import Confinement
+from nbhull.runtime.lean import loads
 from nbhull.runtime.model import Container, ContainerSpec, Image, Limits, Mount
 from nbhull.runtime.running import holds, socket_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sqlite3 import Row
 
 
 def image_of(row: Row, road: str = "", reason: str = "") -> Image:
@@ -28,7 +30,7 @@ def image_of(row: Row, road: str = "", reason: str = "") -> Image:
 
 def spec_of(row: Row) -> ContainerSpec:
     """A container's spec from its row."""
-    fields = json.loads(row["spec"])
+    fields = loads(row["spec"])
     fields["limits"] = Limits(**fields["limits"])
     fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
     fields["confinement"] = Confinement.from_dict(fields.get("confinement", {}))

@@ -6,15 +6,11 @@ row names is garbage.
 
 from __future__ import annotations
 
-import json
 import os
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from nbhull.runtime.errors import Conflict, HostUnable, HullError, NotFound
+from nbhull.runtime.lean import RLock, dumps, sqlite3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +79,7 @@ class Store:
     def __init__(self, home: str) -> None:
         """Open, and make where it is missing. Raises HostUnable when the folder cannot be used."""
         self.home = os.path.abspath(home)
-        self.lock = threading.RLock()
+        self.lock = RLock()
         try:
             for folder in ("", "layers", "containers", "skeletons", "blobs/sha256"):
                 os.makedirs(f"{self.home}/{folder}", 0o700, exist_ok=True)
@@ -123,20 +119,9 @@ class Store:
         """The index's format."""
         return int(self.database.execute("pragma user_version").fetchone()[0])
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing, alone in the index; one within another is part of it."""
-        with self.lock:
-            if self.database.in_transaction:
-                yield
-                return
-            self.database.execute("begin immediate")
-            try:
-                yield
-            except BaseException:
-                self.database.execute("rollback")
-                raise
-            self.database.execute("commit")
+    def transaction(self) -> Transaction:
+        """All or nothing, alone in the index, for a `with`; one within another is part of it."""
+        return Transaction(self)
 
     def close(self) -> None:
         """Close the index; idempotent."""
@@ -172,7 +157,7 @@ class Store:
 
     def insert(self, table: str, row: dict[str, Any], what: str) -> None:
         """Insert; dictionaries and lists are stored as JSON."""
-        values = {key: json.dumps(v) if isinstance(v, (dict, list)) else v for key, v in row.items()}
+        values = {key: dumps(v) if isinstance(v, (dict, list)) else v for key, v in row.items()}
         values.setdefault("created", time.time())
         columns, marks = ", ".join(values), ", ".join("?" * len(values))
         try:
@@ -186,7 +171,7 @@ class Store:
     def update_container(self, identity: str, **values: Any) -> None:
         """Change columns of a container's row."""
         assignments = ", ".join(f"{column} = ?" for column in values)
-        encoded = [json.dumps(v) if isinstance(v, (dict, list)) else v for v in values.values()]
+        encoded = [dumps(v) if isinstance(v, (dict, list)) else v for v in values.values()]
         self.query(f"update containers set {assignments} where id = ?", *encoded, identity)
 
     def find(self, table: str, ref: str, what: str) -> sqlite3.Row:
@@ -214,6 +199,31 @@ class Store:
             chosen = "select image from digests where repository = ? and digest = ?"
             rows = self.query(f"{IMAGES} from images where id in ({chosen})", repository, digest)
         return only(rows, ref, what, "nbhull images")
+
+
+class Transaction:
+    """What `Store.transaction` gives."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.is_inner = False
+
+    def __enter__(self) -> None:
+        self.store.lock.acquire()
+        try:
+            self.is_inner = self.store.database.in_transaction
+            if not self.is_inner:
+                self.store.database.execute("begin immediate")
+        except BaseException:
+            self.store.lock.release()
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if not self.is_inner:
+                self.store.database.execute("commit" if error is None else "rollback")
+        finally:
+            self.store.lock.release()
 
 
 def is_hexadecimal(text: str) -> bool:

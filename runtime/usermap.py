@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import NamedTuple
 
 from nbhull.runtime.errors import HostUnable
 from nbhull.runtime.linux.process import has_capability, write_file
+from nbhull.runtime.record import Record
 
 WIDTH = 65536
 """ids in a container, 0 to 65535, as images expect"""
@@ -24,7 +24,7 @@ Extent = tuple[int, int, int]
 """first id inside, first id outside, how many"""
 
 
-class UserMap(NamedTuple):
+class UserMap(Record):
     """The maps of a holder, and who writes them."""
 
     strategy: str

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from nbhull.runtime.errors import InvalidInput
-from nbhull.runtime.model import HOST_IMAGE, NAME
+from nbhull.runtime.model import HOST_IMAGE, is_name
 
 HOST = r"(?:\[[0-9a-fA-F:]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*)"
 COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -60,7 +60,7 @@ def parse(text: str) -> Reference:
 def local_name(text: str) -> str:
     """The form in which a name is kept: with its tag, but without `latest` where it has no registry. Raises
     InvalidInput for names that are no tags."""
-    if isinstance(text, str) and NAME.fullmatch(text) and text != HOST_IMAGE:
+    if is_name(text) and text != HOST_IMAGE:
         return text  # a snapshot's, say, which may have capitals
     reference = parse(text)
     if reference.digest or (reference.repository == HOST_IMAGE and reference.tag in ("", "latest")):

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 
 from nbhull.runtime.builder.bench import Bench
 from nbhull.runtime.errors import HostUnable, HullError
+from nbhull.runtime.files import remove_tree
 from nbhull.runtime.images import compression, unpack
 from nbhull.runtime.images.pack import Packer
-from nbhull.runtime.launcher import child, holder, overlay, wire
+from nbhull.runtime.launcher import child, overlay, wire
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.linux.mount import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
@@ -144,7 +145,7 @@ class Worker(Bench):
             return {}
         os.close(fd)
         above = self.open(request["path"].rpartition("/")[0])
-        holder.remove_tree(f"/proc/self/fd/{above}/{request['path'].rpartition('/')[2]}")
+        remove_tree(f"/proc/self/fd/{above}/{request['path'].rpartition('/')[2]}")
         return {}
 
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import shutil
-import signal
-import socket
 import stat
 import struct
 
 from nbhull.runtime import cgroups, usermap
 from nbhull.runtime.errors import HostUnable, HullError, LauncherLost, NotFound, SyscallFailed
+from nbhull.runtime.files import remove_tree
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.holder import Holder
 from nbhull.runtime.launcher.overlay import Stage
+from nbhull.runtime.lean import Socket, signal, socket
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
 
@@ -40,7 +39,7 @@ it; where the holder mounts; the cgroup folders it made, for who cleans up after
 class Launcher:
     """One launcher with its holder."""
 
-    def __init__(self, server: socket.socket, folder: str, store: str, *, keep_spare: bool) -> None:
+    def __init__(self, server: Socket, folder: str, store: str, *, keep_spare: bool) -> None:
         """`server`: the socket of who started it; `folder`: its own, existing; `store`: the store's.
         `keep_spare`: prepare for the next container when idle, as a launcher that serves for long should."""
         self.keep_spare = keep_spare
@@ -53,12 +52,12 @@ class Launcher:
         self.map = usermap.plan()
         self.groups: dict[str, cgroups.Group] = {}
         self.poll = select.poll()
-        self.clients: dict[int, socket.socket] = {}
+        self.clients: dict[int, Socket] = {}
         self.kept: set[str] = set()
         """containers whose socket folder outlives them, since they are about to start again"""
-        self.frozen: dict[int, tuple[str, socket.socket]] = {}
+        self.frozen: dict[int, tuple[str, Socket]] = {}
         """by descriptor: containers that stand still until the channel is closed"""
-        self.waiting: dict[str, list[socket.socket]] = {}
+        self.waiting: dict[str, list[Socket]] = {}
         self.userns = -1
         self.holder_pid = 0
 
@@ -125,7 +124,7 @@ class Launcher:
 
     def listen(self) -> None:
         """Take requests of the server, and on a socket in the folder those of the user's other processes."""
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(f"{self.folder}/{SOCKET}")
         self.listener.listen(64)
         for one in (self.server, self.holder, self.listener):
@@ -157,7 +156,7 @@ class Launcher:
 
     def accept(self) -> None:
         """A process connects: only the user's own and root's may ask anything (unix(7), SO_PEERCRED)."""
-        client, _ = self.listener.accept()
+        client = self.listener.accepted()
         _, uid, _ = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (os.getuid(), 0):
             client.close()
@@ -165,13 +164,13 @@ class Launcher:
         self.clients[client.fileno()] = client
         self.poll.register(client, select.POLLIN)
 
-    def receive(self, client: socket.socket) -> bool:
+    def receive(self, client: Socket) -> bool:
         """Serve one request of a client; False when it has gone."""
         received = wire.receive_request(client)
         if received is None:
             return False
         request, descriptors = received
-        channel = socket.socket(fileno=os.dup(descriptors[0]))
+        channel = Socket(fileno=os.dup(descriptors[0]))
         try:
             handler = getattr(self, f"do_{request['op']}", self.hand_on)
             handler(request, descriptors)
@@ -297,7 +296,7 @@ class Launcher:
         """Stop all processes of a container until the client closes the request's channel, as it also
         does by dying: by its cgroup, else by its init."""
         self.freeze(request["container"], True)
-        channel = socket.socket(fileno=os.dup(descriptors[0]))
+        channel = Socket(fileno=os.dup(descriptors[0]))
         self.frozen[channel.fileno()] = (request["container"], channel)
         self.poll.register(channel, select.POLLIN)
         wire.send_answer(channel, "frozen")
@@ -329,7 +328,7 @@ class Launcher:
         store's folder as it looks from there."""
         store = self.own(self.store) if self.can_idmap() else os.open(self.store, os.O_PATH | os.O_CLOEXEC)
         try:
-            with socket.socket(fileno=os.dup(descriptors[0])) as channel:
+            with Socket(fileno=os.dup(descriptors[0])) as channel:
                 facts = {"idmapped": int(self.can_idmap()), "store": self.store}
                 wire.send_answer(channel, "workspace", [self.userns, store], **facts)
         finally:
@@ -338,13 +337,13 @@ class Launcher:
     def do_wait(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Answer once the container has ended and nothing of it is left running."""
         if request["container"] in self.groups:
-            self.waiting.setdefault(request["container"], []).append(socket.socket(fileno=os.dup(descriptors[0])))
+            self.waiting.setdefault(request["container"], []).append(Socket(fileno=os.dup(descriptors[0])))
         else:
             self.answer(descriptors, "ended")
 
     def answer(self, descriptors: list[int], kind: str, **fields: object) -> None:
         """Answer a request that the launcher serves itself."""
-        with socket.socket(fileno=os.dup(descriptors[0])) as channel:
+        with Socket(fileno=os.dup(descriptors[0])) as channel:
             wire.send_answer(channel, kind, None, **fields)
 
     def forget(self, name: str) -> None:
@@ -353,7 +352,7 @@ class Launcher:
         if group is not None:
             group.remove()
         if name not in self.kept and os.path.isdir(f"{self.folder}/{name}"):
-            shutil.rmtree(f"{self.folder}/{name}")
+            remove_tree(f"{self.folder}/{name}")
         for channel in self.waiting.pop(name, []):
             wire.send_answer(channel, "ended")
             channel.close()
@@ -393,10 +392,10 @@ def sweep(folder: str) -> None:
         cgroups.thaw(group)
     for group in groups:
         cgroups.remove_when_empty(group)
-    shutil.rmtree(folder)
+    remove_tree(folder)
 
 
-def become_holder(launcher: socket.socket, stage: str, user_map: usermap.UserMap, store: str) -> None:
+def become_holder(launcher: Socket, stage: str, user_map: usermap.UserMap, store: str) -> None:
     """In the fork: enter a new user namespace and become its root."""
     with last_act(launcher, "the holder's start"):
         linux.set_name("nbhull-holder")

@@ -7,7 +7,6 @@ reason, raised as Conflict, to leave the processes where they are and copy the f
 from __future__ import annotations
 
 import os
-import re
 import stat
 
 from nbhull.runtime.errors import Conflict
@@ -17,14 +16,12 @@ from nbhull.runtime.linux.mount import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, R
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 DELETED = " (deleted)"
 O_TMPFILE = 0o20000000
 FASYNC = 0o20000
 NOT_FOR_REOPENING = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY
-SHARED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) .(.).s [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) \d+ *(.*)$", re.MULTILINE)
-"""a shared mapping's line in /proc/PID/maps"""
 UNMOVABLE = ("inotify", "[fanotify]", "[io_uring]")
 """anonymous inodes that may refer to files by themselves"""
 SQLITE = b"SQLite format 3\0"
@@ -155,7 +152,7 @@ class Census:
                 self.look_at_file(pid, fd, status)
             elif stat.S_ISSOCK(status.mode):
                 self.sockets[status.inode] = pid
-                if re.search(r"^scm_fds:\s+[1-9]", self.still.read(f"{pid}/fdinfo/{fd}"), re.MULTILINE):
+                if carries_descriptors(self.still.read(f"{pid}/fdinfo/{fd}")):
                     raise self.reason(pid, "has descriptors under way in a socket")
             elif stat.S_IFMT(status.mode) == 0:
                 self.look_at_anonymous(pid, fd)
@@ -164,7 +161,8 @@ class Census:
         """A descriptor of no file: does it watch files, or use them on its own?"""
         kind = self.link(f"{pid}/fd/{fd}").removeprefix("anon_inode:")
         if kind == "inotify":
-            watched = re.findall(r"sdev:([0-9a-f]+)", self.still.read(f"{pid}/fdinfo/{fd}"))
+            words = self.still.read(f"{pid}/fdinfo/{fd}").split()
+            watched = [word.removeprefix("sdev:") for word in words if word.startswith("sdev:")]
             if {(int(device, 16) >> 20, int(device, 16) & 0xFFFFF) for device in watched} & self.devices:
                 raise self.reason(pid, "watches files (inotify)")
         elif kind in UNMOVABLE:
@@ -231,7 +229,7 @@ class Census:
         self.mappings[pid] = text = self.still.read_bytes(f"{pid}/maps")
         if b"/[aio]" in text:
             raise self.reason(pid, "uses asynchronous input and output (io_setup)")
-        for begin, end, write, major, minor, name in SHARED.findall(text):
+        for begin, end, write, major, minor, name in shared_mappings(text):
             if (int(major, 16), int(minor, 16)) not in self.devices:
                 continue
             entry = f"{pid}/map_files/{int(begin, 16):x}-{int(end, 16):x}"
@@ -288,3 +286,19 @@ def bound_sockets(table: str) -> Iterable[tuple[int, str]]:
         fields = line.split(None, 7)
         if len(fields) == 8 and not fields[7].startswith("@"):
             yield int(fields[6]), fields[7]
+
+
+def shared_mappings(maps: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes, bytes, bytes]]:
+    """The shared ones among the lines of /proc/PID/maps: begin, end, `w` if writable, major and minor number of
+    the device, and the file's name (proc_pid_maps(5))."""
+    for line in maps.split(b"\n"):
+        fields = line.split(None, 5)
+        if len(fields) > 4 and fields[1][3:4] == b"s":
+            begin, end = fields[0].split(b"-")
+            major, minor = fields[3].split(b":")
+            yield begin, end, fields[1][1:2], major, minor, fields[5] if len(fields) > 5 else b""
+
+
+def carries_descriptors(fdinfo: str) -> bool:
+    """Whether descriptors are under way in a Unix socket."""
+    return any(line.startswith("scm_fds:") and int(line.split()[1]) > 0 for line in fdinfo.splitlines())

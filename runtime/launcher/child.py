@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from nbhull.runtime.errors import HullError, LauncherLost, SyscallFailed
 from nbhull.runtime.launcher import wire
+from nbhull.runtime.lean import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
-@contextmanager
-def last_act(channel: socket.socket | None, step: str) -> Iterator[None]:
+class last_act:
     """Run the body as the last thing that this process does; it exits with 0, or with 1 after an exception.
 
     An error that is known is answered on `channel`, an OSError named after `step`; a bug is printed."""
-    status = 1
-    try:
-        yield
-        status = 0
-    except LauncherLost:
-        status = 0  # whom it served has gone, and so does it
-    except HullError as error:
-        if channel is not None:
-            wire.send_failure(channel, error)
-    except OSError as error:
-        if channel is None:
-            sys.excepthook(*sys.exc_info())
-        else:
-            wire.send_failure(channel, SyscallFailed(step, error.errno or 0, str(error.filename or "")))
-    except BaseException:  # noqa: BLE001  # what nobody expected must be seen, and must not go on in the parent's code
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(status)
+
+    def __init__(self, channel: socket.socket | None, step: str) -> None:
+        self.channel = channel
+        self.step = step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> NoReturn:
+        status = 1
+        try:
+            if error is None or isinstance(error, LauncherLost):
+                status = 0  # done, or whom it served has gone, and so does it
+            elif isinstance(error, HullError) and self.channel is not None:
+                wire.send_failure(self.channel, error)
+            elif isinstance(error, OSError) and self.channel is not None:
+                wire.send_failure(self.channel, SyscallFailed(self.step, error.errno or 0, str(error.filename or "")))
+            elif not isinstance(error, HullError):
+                # what nobody expected must be seen, and must not go on in the parent's code
+                sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            os._exit(status)

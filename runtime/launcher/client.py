@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-import socket
 import stat
 import sys
-import threading
 
 from nbhull.runtime.errors import HostUnable, HullError, InvalidInput, LauncherLost, SyscallFailed
 from nbhull.runtime.launcher import wire
+from nbhull.runtime.lean import Lock, Socket, other_threads, signal, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ def runtime_folder() -> str:
 class Client:
     """A connection to a launcher; thread-safe."""
 
-    def __init__(self, channel: socket.socket, folder: str, pid: int = 0) -> None:
+    def __init__(self, channel: Socket, folder: str, pid: int = 0) -> None:
         self.channel = channel
         self.folder = folder
         self.pid = pid
@@ -62,7 +60,7 @@ class Client:
         with self.open(op, descriptors, **arguments) as channel:
             return wire.receive_answer(channel)
 
-    def open(self, op: str, descriptors: list[int] | None = None, **arguments: Any) -> socket.socket:
+    def open(self, op: str, descriptors: list[int] | None = None, **arguments: Any) -> Socket:
         """Ask; the answers come on the socket returned."""
         ours, theirs = wire.pair()
         try:
@@ -125,9 +123,9 @@ def explained(error: SyscallFailed) -> HullError:
     return HostUnable(error.message, mend) if mend else error
 
 
-def fork_launcher(server: socket.socket, folder: str, home: str) -> int:
+def fork_launcher(server: Socket, folder: str, home: str) -> int:
     """A launcher as a fork of this process."""
-    if threading.active_count() > 1:
+    if other_threads():
         raise InvalidInput("a process with threads cannot fork a launcher", "use Engine(fork=False)")
     from nbhull.runtime.launcher.broker import Launcher
     from nbhull.runtime.launcher.child import last_act
@@ -153,7 +151,7 @@ from nbhull.runtime.launcher.start import main; main()"""
 """what the launcher's interpreter runs; paths come by the socket, since containers see its command line as init's"""
 
 
-def execute_launcher(server: socket.socket) -> int:
+def execute_launcher(server: Socket) -> int:
     """A launcher in an interpreter of its own, which starts quicker without site and environment."""
     moves = [(os.POSIX_SPAWN_DUP2, server.fileno(), 0)]
     return os.posix_spawn(
@@ -170,7 +168,7 @@ def package_folder() -> str:
 
 def connect(folder: str) -> Client:
     """A connection to a running launcher of the same user, by its folder. Raises LauncherLost."""
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         channel.connect(f"{folder}/launcher.sock")
     except OSError as error:
@@ -182,12 +180,12 @@ def connect(folder: str) -> Client:
 class Process:
     """A process that was started in a container."""
 
-    def __init__(self, channel: socket.socket, pid: int) -> None:
+    def __init__(self, channel: Socket, pid: int) -> None:
         self.channel = channel
         self.pid = pid
         """its id inside the container"""
         self.status: int | None = None
-        self.lock = threading.Lock()
+        self.lock = Lock()
 
     def __enter__(self) -> Process:
         return self

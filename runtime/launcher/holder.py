@@ -10,24 +10,23 @@ from __future__ import annotations
 import gc
 import os
 import select
-import shutil
-import signal
-import socket
 import stat
-from collections.abc import Callable
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
+from nbhull.runtime.files import remove_tree
 from nbhull.runtime.launcher import init, rootfs, wire
 from nbhull.runtime.launcher.census import Part
 from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.move import Move
 from nbhull.runtime.launcher.overlay import Stage
+from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.usermap import Extent, UserMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 NAMESPACES = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
@@ -37,7 +36,7 @@ NAMESPACES = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linu
 class Held:
     """A container's init, and once it runs, its file systems."""
 
-    def __init__(self, pid: int, channel: socket.socket) -> None:
+    def __init__(self, pid: int, channel: Socket) -> None:
         self.pid = pid
         self.channel = channel
         self.pidfd = os.pidfd_open(pid)
@@ -73,7 +72,7 @@ class Moving:
     """A move under way."""
 
     def __init__(
-        self, child: int, channel: socket.socket, client: socket.socket, held: Held, parts: list[Part], generation: str
+        self, child: int, channel: Socket, client: Socket, held: Held, parts: list[Part], generation: str
     ) -> None:
         self.child = child
         self.channel = channel
@@ -88,7 +87,7 @@ class Moving:
 class Holder:
     """The loop of the holder process."""
 
-    def __init__(self, launcher: socket.socket, stage: Stage, user_map: UserMap) -> None:
+    def __init__(self, launcher: Socket, stage: Stage, user_map: UserMap) -> None:
         self.launcher = launcher
         self.stage = stage
         self.maps = {"uid_map": identity(user_map.uids), "gid_map": identity(user_map.gids)}
@@ -124,7 +123,7 @@ class Holder:
         if held is not None and held.move is not None and request["op"] != "kill":
             held.move.waiting.append((request, descriptors))
             return
-        channel = socket.socket(fileno=descriptors.pop(0))
+        channel = Socket(fileno=descriptors.pop(0))
         try:
             getattr(self, f"do_{request['op']}")(request, descriptors, channel)
         except HullError as error:
@@ -143,12 +142,12 @@ class Holder:
         except KeyError:
             raise NotFound(f"the container {request['container']} is not running", "start it first") from None
 
-    def do_prepare(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+    def do_prepare(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Make a spare init; the descriptors are cgroup.procs files."""
         self.spare = self.fork_init(descriptors)
         wire.send_answer(channel, "prepared")
 
-    def do_start(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+    def do_start(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Make a container's mounts, and have an init build its root of them: the spare one, or a new
         one, which enters the cgroups of the descriptors `cgroups`."""
         made: list[int] = []
@@ -228,21 +227,21 @@ class Holder:
         held.release()
         wire.send_answer(self.launcher, "ended", container=name)
 
-    def do_spawn(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+    def do_spawn(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Hand a request on to the container's init, which answers it."""
         wire.send_request(self.find(request).channel, request, [channel.fileno(), *descriptors])
 
     do_terminate = do_spawn
     do_freeze = do_spawn
 
-    def do_kill(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+    def do_kill(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """End all processes of a container at once; idempotent."""
         held = self.held.get(request["container"])
         if held is not None:
             signal.pidfd_send_signal(held.pidfd, signal.SIGKILL)
         wire.send_answer(channel, "killed")
 
-    def do_open(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+    def do_open(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """A read-only descriptor of a regular file or a folder inside a container."""
         held = self.find(request)
         path = request["path"]
@@ -260,11 +259,11 @@ class Holder:
         finally:
             os.close(fd)
 
-    def do_generation(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+    def do_generation(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Which folder of the store a container writes to."""
         wire.send_answer(channel, "generation", generation=self.find(request).generation)
 
-    def do_move(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+    def do_move(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Put a running container on new writable parts (`move`), in a child. It answers `moved`, with what is
         not as it should be as `problem`, or the failure that left the container where it was."""
         held = self.find(request)
@@ -284,7 +283,7 @@ class Holder:
                 problem = Move(held.pid, held.namespace, held.parts, parts).run()
                 wire.send_answer(theirs, "moved", problem=problem)
         theirs.close()
-        client = socket.socket(fileno=os.dup(channel.fileno()))
+        client = Socket(fileno=os.dup(channel.fileno()))
         held.move = Moving(child, ours, client, held, parts, request["generation"])
         self.moves[ours.fileno()] = held.move
         self.poll.register(ours, select.POLLIN)
@@ -310,16 +309,16 @@ class Holder:
         for request, descriptors in move.waiting:
             self.serve(request, descriptors)
 
-    def do_copy(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+    def do_copy(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Copy changed files of one folder of the store to a new one, in a child of its own."""
         in_child(channel, lambda: self.stage.copy(request["source"], request["target"]))
 
-    def do_delete(self, request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> None:
+    def do_delete(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Delete a folder of the store, in a child of its own."""
         in_child(channel, lambda: remove_tree(self.stage.path(request["path"])))
 
 
-def await_idle(init: socket.socket) -> None:
+def await_idle(init: Socket) -> None:
     """Wait until a container's init has done all that it was asked; a process that it just forked has been executed."""
     ours, theirs = wire.pair()
     with ours:
@@ -335,7 +334,7 @@ def close_parts(parts: list[Part]) -> None:
         os.close(part.upper)
 
 
-def in_child(channel: socket.socket, work: Callable[[], None]) -> None:
+def in_child(channel: Socket, work: Callable[[], None]) -> None:
     """Do what may take long in a forked process, which answers `done` or the failure.
 
     It is forked twice, so that it is reaped without a wait."""
@@ -350,22 +349,6 @@ def in_child(channel: socket.socket, work: Callable[[], None]) -> None:
                 wire.send_answer(channel, "done")
 
 
-def remove_tree(path: str) -> None:
-    """Delete a folder and all in it; a folder that is gone is no error."""
-    if os.path.lexists(path):
-        make_searchable(path)
-        shutil.rmtree(path)
-
-
-def make_searchable(path: str) -> None:
-    """Give every folder the bits that deleting in it needs: overlayfs leaves `work` with none."""
-    for folder, names, _ in os.walk(path):
-        for name in names:
-            inner = os.path.join(folder, name)
-            if not os.path.islink(inner) and os.lstat(inner).st_mode & 0o700 != 0o700:
-                os.chmod(inner, 0o700)
-
-
 def identity(extents: list[Extent]) -> str:
     """The map of a container's user namespace onto the holder's ids: each id on itself. An extent may
     not span two of the parent's, so they are the same (user_namespaces(7))."""
@@ -377,7 +360,7 @@ def is_folder(fd: int) -> bool:
     return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
-def become_init(holder: socket.socket, groups: list[int], maker: Holder) -> None:
+def become_init(holder: Socket, groups: list[int], maker: Holder) -> None:
     """In the fork, which is process 1 of its namespace: wait for the container's plan, and become its init."""
     with last_act(holder, "set-up of the container"):
         gc.disable()

@@ -9,12 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
-import socket
 import termios
 
 from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullError
 from nbhull.runtime.launcher import wire
+from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.linux.seccomp import load_filter
 
@@ -48,11 +47,11 @@ def confine(confinement: dict[str, Any], last_capability: int) -> None:
 class Init:
     """The loop of PID 1."""
 
-    def __init__(self, holder: socket.socket, confinement: dict[str, Any], *, can_setgroups: bool) -> None:
+    def __init__(self, holder: Socket, confinement: dict[str, Any], *, can_setgroups: bool) -> None:
         self.holder = holder
         self.confinement = confinement
         self.can_setgroups = can_setgroups and not confinement["keep_groups"]
-        self.channels: dict[int, socket.socket] = {}
+        self.channels: dict[int, Socket] = {}
         """by process id: the channel of the client that started it"""
         self.poll = select.poll()
         self.ending = False
@@ -84,7 +83,7 @@ class Init:
         if received is None:
             os._exit(0)
         request, descriptors = received
-        channel = socket.socket(fileno=descriptors.pop(0))
+        channel = Socket(fileno=descriptors.pop(0))
         try:
             if request["op"] == "spawn":
                 self.spawn(request, descriptors, channel)
@@ -123,7 +122,7 @@ class Init:
                 send(pid, signal.SIGSTOP)
             os.sched_yield()
 
-    def spawn(self, request: dict[str, Any], stdio: list[int], channel: socket.socket) -> None:
+    def spawn(self, request: dict[str, Any], stdio: list[int], channel: Socket) -> None:
         """Fork and execute; the answer is `started` once execve has succeeded."""
         report, report_end = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()

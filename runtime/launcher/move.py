@@ -15,24 +15,24 @@ The work is done in a process of its own, in this order:
 
 from __future__ import annotations
 
+import array
 import errno
 import os
-import socket
 import struct
 import time
-from contextlib import contextmanager
 
 from nbhull.runtime.errors import Conflict, HullError, SyscallFailed
 from nbhull.runtime.launcher.census import PLAIN_PATH, Census, Part
 from nbhull.runtime.launcher.copying import copy_attributes, copy_content
 from nbhull.runtime.launcher.standstill import Standstill
+from nbhull.runtime.lean import Socket, socket
 from nbhull.runtime.linux import mount as linux
 from nbhull.runtime.linux import process, statx
 from nbhull.runtime.linux.ptrace import Puppet, take_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SOCKETPAIR, RECVMSG, FCHDIR, DUP3, CLOSE = 53, 47, 81, 292, 3
 """numbers of x86-64"""
@@ -56,7 +56,7 @@ class Hand:
             kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
             puppet.call("socketpair", SOCKETPAIR, socket.AF_UNIX, kind, 0, puppet.scratch)
             self.inside, spare = struct.unpack("=ii", os.pread(puppet.memory, 8, puppet.scratch))
-            self.outside = socket.socket(fileno=take_descriptor(pid, spare))
+            self.outside = Socket(fileno=take_descriptor(pid, spare))
             # What follows needs one free descriptor at a time, and this is it.
             puppet.call("close", CLOSE, spare)
         except BaseException:
@@ -66,7 +66,7 @@ class Hand:
     def give(self, fd: int) -> int:
         """Hand over a descriptor of ours: its number there."""
         puppet, base = self.puppet, self.puppet.scratch
-        socket.send_fds(self.outside, [b"\0"], [fd])
+        self.outside.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
         message = struct.pack("=QiiQQQQQ", 0, 0, 0, base + 16, 1, base + CONTROL, socket.CMSG_SPACE(4), 0)
         layout = struct.pack("=16xQQ", base + 8, 1) + message
         os.pwrite(puppet.memory, layout.ljust(SCRATCH, b"\0"), base)
@@ -264,14 +264,9 @@ class Move:
             finally:
                 os.close(folder)
 
-    @contextmanager
-    def unless_ended(self, pid: int) -> Iterator[Hand]:
-        """Act on a process; that it was killed meanwhile is no error."""
-        try:
-            yield self.hands[pid]
-        except (HullError, OSError, TimeoutError):
-            if self.still.state(pid) not in "ZX":
-                raise
+    def unless_ended(self, pid: int) -> UnlessEnded:
+        """Act on a process, in a `with`; that it was killed meanwhile is no error."""
+        return UnlessEnded(self.hands[pid], pid, self.still)
 
     # Mounts
 
@@ -314,6 +309,21 @@ class Move:
             if not self.census.deleted_writers:
                 return f"something unknown has files open for writing: {error}"
         return ""
+
+
+class UnlessEnded:
+    """What `Move.unless_ended` gives."""
+
+    def __init__(self, hand: Hand, pid: int, still: Standstill) -> None:
+        self.hand = hand
+        self.pid = pid
+        self.still = still
+
+    def __enter__(self) -> Hand:
+        return self.hand
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        return isinstance(error, HullError | OSError | TimeoutError) and self.still.state(self.pid) in "ZX"
 
 
 def read_children(table: str, parents: set[int]) -> list[tuple[int, int, str]]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 
 from nbhull.runtime.launcher.broker import Launcher
+from nbhull.runtime.lean import Socket, signal
 
 
 def main() -> None:
     """Run as a launcher until the server at the other end of standard input goes away.
 
     It sends the launcher's folder and the store's, each in a packet."""
-    server = socket.socket(fileno=os.dup(0))
+    server = Socket(fileno=os.dup(0))
     folder, store = (os.fsdecode(server.recv(4096)) for _ in range(2))
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import array
 import marshal
 import os
-import socket
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost
+from nbhull.runtime.lean import Socket, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ DESCRIPTORS = 128
 """at most, in one message; the kernel's own bound is 253 (SCM_MAX_FD)"""
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def pair() -> tuple[Socket, Socket]:
     """Two connected ends."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Socket.pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def send_request(channel: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from nbhull.runtime.errors import HostUnable, SyscallFailed
+from nbhull.runtime.lean import Library, c_long, get_errno
 
-# PyDLL, not CDLL: the interpreter lock stays held, which a raw clone needs and quick calls do not mind.
-libc = ctypes.PyDLL(None, use_errno=True)
-libc.syscall.restype = ctypes.c_long
+libc = Library()
+libc.syscall.restype = c_long
 
 CLONE = {"x86_64": 56, "aarch64": 220}
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
@@ -20,16 +19,16 @@ CLOSE_RANGE, OPENAT2, MOUNT_SETATTR = 436, 437, 442
 def check(result: int, call: str, subject: str = "") -> int:
     """`result`, unless it is -1: then SyscallFailed with errno, the call's name and its subject."""
     if result == -1:
-        raise SyscallFailed(call, ctypes.get_errno(), subject)
+        raise SyscallFailed(call, get_errno(), subject)
     return result
 
 
 def syscall(
-    call: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None, subject: str = ""
+    call: str, number: int, *arguments: int | bytes | None, subject: str = ""
 ) -> int:
     """A system call by number (syscall(2)); integers are passed as 64-bit words."""
-    words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return check(libc.syscall(ctypes.c_long(number), *words), call, subject)
+    words = [c_long(a) if isinstance(a, int) else a for a in arguments]
+    return check(libc.syscall(c_long(number), *words), call, subject)
 
 
 def number_of(table: dict[str, int], call: str) -> int:

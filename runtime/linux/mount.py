@@ -5,11 +5,11 @@ Descriptors instead of paths: what was checked is what is mounted, whatever is r
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
 from nbhull.runtime.errors import SyscallFailed
+from nbhull.runtime.lean import Buffer, c_long, c_ulong, get_errno
 from nbhull.runtime.linux import libc
 from nbhull.runtime.linux.libc import check, syscall
 
@@ -33,8 +33,8 @@ PROC_SUPER_MAGIC, SYSFS_MAGIC = 0x9FA0, 0x62656572
 
 def filesystem_magic(fd: int) -> int:
     """The type of the file system that a descriptor lies in (statfs(2), f_type)."""
-    buffer = ctypes.create_string_buffer(256)
-    check(libc.libc.fstatfs(fd, buffer), "fstatfs")
+    buffer = Buffer(bytes(256))
+    check(libc.libc.fstatfs(fd, buffer.address), "fstatfs")
     magic: int = struct.unpack_from("=q", buffer.raw)[0]
     return magic
 
@@ -46,7 +46,7 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
             source.encode(),
             os.fsencode(target),
             kind and kind.encode(),
-            ctypes.c_ulong(flags),
+            c_ulong(flags),
             options and os.fsencode(options),
         ),
         "mount",
@@ -137,9 +137,9 @@ def openat2(
     """
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
     result: int = libc.libc.syscall(
-        ctypes.c_long(libc.OPENAT2), ctypes.c_long(at), os.fsencode(path), how, ctypes.c_long(len(how))
+        c_long(libc.OPENAT2), c_long(at), os.fsencode(path), how, c_long(len(how))
     )
     if result == -1:
-        errno = ctypes.get_errno()
+        errno = get_errno()
         raise OSError(errno, os.strerror(errno), path)
     return result

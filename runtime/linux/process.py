@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
-import socket
 import struct
 
 from nbhull.runtime.errors import SyscallFailed
+from nbhull.runtime.lean import Buffer, Socket, c_long, c_ulong, get_errno, socket
 from nbhull.runtime.linux import libc
 from nbhull.runtime.linux.libc import check, syscall
 
@@ -57,13 +56,13 @@ def clone(flags: int) -> int:
 
     For single-threaded processes; one fork instead of the two that unshare(CLONE_NEWPID) needs."""
     number = libc.number_of(libc.CLONE, "clone")
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid: int = libc.libc.syscall(ctypes.c_long(number), ctypes.c_long(flags | SIGCHLD), *[ctypes.c_long(0)] * 4)
-    errno = ctypes.get_errno()
+    libc.libc.PyOS_BeforeFork()
+    pid: int = libc.libc.syscall(c_long(number), c_long(flags | SIGCHLD), *[c_long(0)] * 4)
+    errno = get_errno()
     if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+        libc.libc.PyOS_AfterFork_Child()
     else:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
+        libc.libc.PyOS_AfterFork_Parent()
     if pid == -1:
         raise SyscallFailed("clone", errno, names_of(flags))
     return pid
@@ -87,14 +86,13 @@ def setns(fd: int, flags: int) -> None:
 
 def prctl(call: str, option: int, *arguments: int) -> int:
     """prctl(2); unused arguments are 0, as the kernel demands for the newer options."""
-    words = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
+    words = [c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
     return check(libc.libc.prctl(option, *words), f"prctl({call})")
 
 
 def set_name(name: str) -> None:
     """The name that ps(1) shows for this process, at most 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode())
-    check(libc.libc.prctl(PR_SET_NAME, buffer, 0, 0, 0), "prctl(PR_SET_NAME)")
+    check(libc.libc.prctl(PR_SET_NAME, name.encode(), 0, 0, 0), "prctl(PR_SET_NAME)")
 
 
 def last_capability() -> int:
@@ -150,8 +148,8 @@ def set_rlimit(resource: int, soft: int, hard: int) -> None:
 
 def get_rlimit(resource: int) -> tuple[int, int]:
     """getrlimit(2): soft and hard; -1 is no limit."""
-    limits = ctypes.create_string_buffer(16)
-    check(libc.libc.prlimit(0, resource, None, limits), "getrlimit", list(RLIMITS)[resource])
+    limits = Buffer(bytes(16))
+    check(libc.libc.prlimit(0, resource, None, limits.address), "getrlimit", list(RLIMITS)[resource])
     soft, hard = struct.unpack("=qq", limits.raw)
     return soft, hard
 
@@ -204,5 +202,5 @@ def close_all_but(keep: list[int]) -> None:
 def raise_loopback() -> None:
     """Bring up the loopback interface of a new network namespace (netdevice(7))."""
     interface = struct.pack("16sh14x", b"lo", IFF_UP | IFF_RUNNING)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet:
+    with Socket(socket.AF_INET, socket.SOCK_DGRAM) as inet:
         fcntl.ioctl(inet, SIOCSIFFLAGS, interface)

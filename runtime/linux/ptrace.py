@@ -6,15 +6,14 @@ tracer die, the kernel lets its tracees go on.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import select
-import signal
 import struct
 import time
 
 from nbhull.runtime.errors import Conflict, SyscallFailed
+from nbhull.runtime.lean import Buffer, c_long, c_ulong, signal
 from nbhull.runtime.linux import libc
 
 PTRACE_CONT, PTRACE_DETACH, PTRACE_SYSCALL = 7, 17, 24
@@ -42,8 +41,8 @@ SPIN = 0.002
 
 def ptrace(name: str, request: int, tid: int, address: int = 0, data: int = 0) -> int:
     """ptrace(2)."""
-    words = [ctypes.c_long(request), ctypes.c_long(tid), ctypes.c_ulong(address), ctypes.c_ulong(data)]
-    libc.libc.ptrace.restype = ctypes.c_long
+    words = [c_long(request), c_long(tid), c_ulong(address), c_ulong(data)]
+    libc.libc.ptrace.restype = c_long
     return libc.check(libc.libc.ptrace(*words), f"ptrace({name})", f"thread {tid}")
 
 
@@ -138,8 +137,8 @@ class Puppet:
         """Save the thread's state and `size` bytes of its memory, and hold signals back from it."""
         self.registers = self.read_registers()
         self.kept = os.pread(self.memory, size, self.scratch)
-        mask = ctypes.create_string_buffer(8)
-        ptrace("PTRACE_GETSIGMASK", PTRACE_GETSIGMASK, self.tid, 8, ctypes.addressof(mask))
+        mask = Buffer(bytes(8))
+        ptrace("PTRACE_GETSIGMASK", PTRACE_GETSIGMASK, self.tid, 8, mask.address.value)
         self.mask = mask.raw
         self.write_mask(struct.pack("=Q", ALL_SIGNALS))
 
@@ -173,20 +172,20 @@ class Puppet:
 
     def write_mask(self, mask: bytes) -> None:
         """Which signals are held back."""
-        buffer = ctypes.create_string_buffer(mask, 8)
-        ptrace("PTRACE_SETSIGMASK", PTRACE_SETSIGMASK, self.tid, 8, ctypes.addressof(buffer))
+        buffer = Buffer(mask)
+        ptrace("PTRACE_SETSIGMASK", PTRACE_SETSIGMASK, self.tid, 8, buffer.address.value)
 
     def read_registers(self) -> tuple[int, ...]:
         """The general registers."""
-        buffer = ctypes.create_string_buffer(REGISTERS.size)
-        vector = (ctypes.c_ulong * 2)(ctypes.addressof(buffer), REGISTERS.size)
-        ptrace("PTRACE_GETREGSET", PTRACE_GETREGSET, self.tid, NT_PRSTATUS, ctypes.addressof(vector))
-        if vector[1] != REGISTERS.size:
+        buffer = Buffer(bytes(REGISTERS.size))
+        vector = Buffer(struct.pack("=QQ", buffer.address.value, REGISTERS.size))
+        ptrace("PTRACE_GETREGSET", PTRACE_GETREGSET, self.tid, NT_PRSTATUS, vector.address.value)
+        if struct.unpack("=QQ", vector.raw)[1] != REGISTERS.size:
             raise Conflict(f"thread {self.tid} runs 32-bit code")
         return REGISTERS.unpack(buffer.raw)
 
     def write_registers(self, registers: tuple[int, ...] | list[int]) -> None:
         """Set the general registers."""
-        buffer = ctypes.create_string_buffer(REGISTERS.pack(*registers), REGISTERS.size)
-        vector = (ctypes.c_ulong * 2)(ctypes.addressof(buffer), REGISTERS.size)
-        ptrace("PTRACE_SETREGSET", PTRACE_SETREGSET, self.tid, NT_PRSTATUS, ctypes.addressof(vector))
+        buffer = Buffer(REGISTERS.pack(*registers))
+        vector = Buffer(struct.pack("=QQ", buffer.address.value, REGISTERS.size))
+        ptrace("PTRACE_SETREGSET", PTRACE_SETREGSET, self.tid, NT_PRSTATUS, vector.address.value)

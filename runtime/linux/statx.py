@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
+from nbhull.runtime.lean import Buffer, c_long, get_errno
 from nbhull.runtime.linux import libc
 
 STATX = {"x86_64": 332, "aarch64": 291}
@@ -34,21 +34,21 @@ class Reader:
 
     def __init__(self) -> None:
         self.number = libc.number_of(STATX, "statx")
-        self.buffer = ctypes.create_string_buffer(256)
+        self.buffer = Buffer(bytes(256))
 
     def __call__(self, at: int, path: str, flags: int = 0) -> Status:
         """The status of `path` below the folder `at`, links followed; an empty path means `at` itself.
 
         Raises the OSError that os.stat would."""
         result = libc.libc.syscall(
-            ctypes.c_long(self.number),
-            ctypes.c_long(at),
+            c_long(self.number),
+            c_long(at),
             os.fsencode(path),
-            ctypes.c_long(flags | AT_STATX_DONT_SYNC | (0 if path else AT_EMPTY_PATH)),
-            ctypes.c_long(STATX_BASIC_STATS | STATX_MNT_ID),
-            self.buffer,
+            c_long(flags | AT_STATX_DONT_SYNC | (0 if path else AT_EMPTY_PATH)),
+            c_long(STATX_BASIC_STATS | STATX_MNT_ID),
+            self.buffer.address,
         )
         if result == -1:
-            errno = ctypes.get_errno()
+            errno = get_errno()
             raise OSError(errno, os.strerror(errno), path)
-        return Status(*FIELDS.unpack_from(self.buffer))
+        return Status(*FIELDS.unpack_from(self.buffer.raw))

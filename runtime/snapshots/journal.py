@@ -8,12 +8,10 @@ and else forgets it. Whoever changes a container's generations holds its lock, s
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from nbhull.runtime.errors import NotFound
+from nbhull.runtime.lean import dumps, loads
 from nbhull.runtime.snapshots import generations
 
 TYPE_CHECKING = False
@@ -23,19 +21,30 @@ if TYPE_CHECKING:
 FOLDER = "journal"
 
 
-@contextmanager
-def locked(store: Store, identity: str) -> Iterator[None]:
-    """Alone among all processes in changing a container's generations. Raises NotFound if it is gone."""
-    try:
-        fd = os.open(store.path("containers", identity), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise NotFound(f"there is no container {identity!r}", "`nbhull ps -a` lists what there is") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        finish(store, identity)
-        yield
-    finally:
-        os.close(fd)
+class locked:
+    """Alone among all processes in changing a container's generations, for a `with`. Raises NotFound if it is gone."""
+
+    def __init__(self, store: Store, identity: str) -> None:
+        self.store = store
+        self.identity = identity
+
+    def __enter__(self) -> None:
+        try:
+            folder = self.store.path("containers", self.identity)
+            self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFound(
+                f"there is no container {self.identity!r}", "`nbhull ps -a` lists what there is"
+            ) from None
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
+            finish(self.store, self.identity)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self.fd)
 
 
 def note(store: Store, identity: str, image: str, layers: dict[str, int]) -> None:
@@ -43,7 +52,7 @@ def note(store: Store, identity: str, image: str, layers: dict[str, int]) -> Non
     os.makedirs(store.path(FOLDER), 0o700, exist_ok=True)
     path = store.path(FOLDER, identity)
     with open(f"{path}.part", "w") as file:
-        json.dump({"image": image, "layers": layers}, file)
+        file.write(dumps({"image": image, "layers": layers}))
     os.rename(f"{path}.part", path)
 
 
@@ -52,7 +61,7 @@ def finish(store: Store, identity: str) -> None:
     path = store.path(FOLDER, identity)
     try:
         with open(path) as file:
-            noted = json.load(file)
+            noted = loads(file.read())
     except FileNotFoundError:
         return
     if store.query("select 1 from images where id = ?", noted["image"]):

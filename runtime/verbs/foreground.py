@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 
 from nbhull.runtime.errors import InvalidInput
+from nbhull.runtime.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

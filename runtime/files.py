@@ -1,0 +1,61 @@
+"""Deleting folders, whatever lies in them."""
+
+from __future__ import annotations
+
+import os
+
+SEARCHABLE = 0o700
+
+
+def remove_tree(path: str) -> None:
+    """Delete a folder and all in it, never following links; one that is gone is no error.
+
+    Folders are emptied at the top, to which what lies deeper is moved first: neither the depth of a tree nor its
+    folders' modes (overlayfs leaves `work` with none) matter. Raises OSError."""
+    try:
+        top = open_folder(path)
+    except FileNotFoundError:
+        return
+    try:
+        pending = os.listdir(top)
+        while pending:
+            name = pending.pop()
+            try:
+                os.unlink(name, dir_fd=top)
+            except IsADirectoryError:
+                pending += raise_folders(top, name)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(path)
+
+
+def raise_folders(top: int, name: str) -> list[str]:
+    """Empty a folder of `top`: its files are deleted, its folders moved to `top`, under the names returned."""
+    raised = []
+    folder = open_folder(name, top)
+    try:
+        for inner in os.listdir(folder):
+            try:
+                os.unlink(inner, dir_fd=folder)
+            except IsADirectoryError:
+                new = os.urandom(16).hex()
+                os.close(open_folder(inner, folder))  # for a folder's parent to change, it must be writable
+                os.rename(inner, new, src_dir_fd=folder, dst_dir_fd=top)
+                raised.append(new)
+    finally:
+        os.close(folder)
+    return raised
+
+
+def open_folder(path: str, at: int | None = None) -> int:
+    """A descriptor of a folder, which is no link, made searchable and writable for its owner."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, dir_fd=at)
+    except PermissionError:
+        os.chmod(path, SEARCHABLE, dir_fd=at)
+        fd = os.open(path, flags, dir_fd=at)
+    if os.fstat(fd).st_mode & SEARCHABLE != SEARCHABLE:
+        os.fchmod(fd, SEARCHABLE)
+    return fd
