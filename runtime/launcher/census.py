@@ -57,6 +57,19 @@ class Opened:
         """process, descriptor, whether it closes at execve"""
 
 
+class Mapped:
+    """A part of a file that a process has mapped, shared, and may write to."""
+
+    def __init__(self, pid: int, path: str, begin: int, end: int, access: bytes, offset: int) -> None:
+        self.pid = pid
+        self.path = path
+        self.begin = begin
+        self.length = end - begin
+        self.protection = sum(bit for letter, bit in ((b"r", 1), (b"w", 2), (b"x", 4)) if letter in access)
+        """PROT_READ, PROT_WRITE, PROT_EXEC of mmap(2)"""
+        self.offset = offset
+
+
 class Census:
     """The findings."""
 
@@ -76,6 +89,7 @@ class Census:
         self.folders: dict[int, str] = {}
         """by process: a working folder that must be entered anew"""
         self.opened: list[Opened] = []
+        self.mapped: list[Mapped] = []
         self.carried: dict[str, Part] = {}
         """files that are written, through descriptors or mappings: their inodes must come along"""
         self.deleted_writers = False
@@ -93,7 +107,8 @@ class Census:
 
     def affected(self) -> set[int]:
         """The processes in which something must be done."""
-        return set(self.folders) | {pid for opened in self.opened for pid, _, _ in opened.holders}
+        holders = {pid for opened in self.opened for pid, _, _ in opened.holders}
+        return set(self.folders) | holders | {mapped.pid for mapped in self.mapped}
 
     def look_at(self, pid: int, tids: list[int]) -> None:
         """One process."""
@@ -229,16 +244,17 @@ class Census:
         self.mappings[pid] = text = self.still.read_bytes(f"{pid}/maps")
         if b"/[aio]" in text:
             raise self.reason(pid, "uses asynchronous input and output (io_setup)")
-        for begin, end, write, major, minor, name in shared_mappings(text):
+        for begin, end, access, offset, major, minor, name in shared_mappings(text):
             if (int(major, 16), int(minor, 16)) not in self.devices:
                 continue
             entry = f"{pid}/map_files/{int(begin, 16):x}-{int(end, 16):x}"
-            if write != b"w" and not os.lstat(entry, dir_fd=self.still.proc).st_mode & stat.S_IWUSR:
+            if b"w" not in access and not os.lstat(entry, dir_fd=self.still.proc).st_mode & stat.S_IWUSR:
                 continue  # its file was opened for reading alone
             path = os.fsdecode(name)
             if path.endswith(DELETED) or "\\" in path:
                 raise self.reason(pid, f"has a deleted or oddly named file mapped: {path}")
             self.carry(pid, path, self.part_at(pid, path))
+            self.mapped.append(Mapped(pid, path, int(begin, 16), int(end, 16), access, int(offset, 16)))
 
     def part_at(self, pid: int, path: str) -> Part:
         """The part that a path lies in."""
@@ -288,15 +304,15 @@ def bound_sockets(table: str) -> Iterable[tuple[int, str]]:
             yield int(fields[6]), fields[7]
 
 
-def shared_mappings(maps: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes, bytes, bytes]]:
-    """The shared ones among the lines of /proc/PID/maps: begin, end, `w` if writable, major and minor number of
-    the device, and the file's name (proc_pid_maps(5))."""
+def shared_mappings(maps: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes]]:
+    """The shared ones among the lines of /proc/PID/maps: begin, end, what is allowed (`rwx`), offset, major and minor
+    number of the device, and the file's name (proc_pid_maps(5))."""
     for line in maps.split(b"\n"):
         fields = line.split(None, 5)
         if len(fields) > 4 and fields[1][3:4] == b"s":
             begin, end = fields[0].split(b"-")
             major, minor = fields[3].split(b":")
-            yield begin, end, fields[1][1:2], major, minor, fields[5] if len(fields) > 5 else b""
+            yield begin, end, fields[1][:3], fields[2], major, minor, fields[5] if len(fields) > 5 else b""
 
 
 def carries_descriptors(fdinfo: str) -> bool:

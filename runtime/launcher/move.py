@@ -22,7 +22,7 @@ import struct
 import time
 
 from nbhull.runtime.errors import Conflict, HullError, SyscallFailed
-from nbhull.runtime.launcher.census import PLAIN_PATH, Census, Part
+from nbhull.runtime.launcher.census import PLAIN_PATH, Census, Mapped, Part
 from nbhull.runtime.launcher.copying import copy_attributes, copy_content
 from nbhull.runtime.launcher.standstill import Standstill
 from nbhull.runtime.lean import Socket, socket
@@ -34,8 +34,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SOCKETPAIR, RECVMSG, FCHDIR, DUP3, CLOSE = 53, 47, 81, 292, 3
+SOCKETPAIR, RECVMSG, FCHDIR, DUP3, CLOSE, MMAP = 53, 47, 81, 292, 3, 9
 """numbers of x86-64"""
+MAP_SHARED, MAP_FIXED = 0x01, 0x10
 MACHINE = "x86_64"
 MSG_DONTWAIT, MSG_CMSG_CLOEXEC = 0x40, 0x40000000
 SCRATCH = 128
@@ -91,6 +92,13 @@ class Hand:
         """Have its descriptor `fd` mean what our `by` does."""
         given = self.give(by)
         self.puppet.call("dup3", DUP3, given, fd, os.O_CLOEXEC if cloexec else 0)
+        self.puppet.call("close", CLOSE, given)
+
+    def remap(self, mapped: Mapped, fd: int) -> None:
+        """Have the same bytes of our file mapped where they are."""
+        given, flags = self.give(fd), MAP_SHARED | MAP_FIXED
+        place = (mapped.begin, mapped.length, mapped.protection, flags, given, mapped.offset)
+        self.puppet.call("mmap", MMAP, *place)
         self.puppet.call("close", CLOSE, given)
 
     def enter(self, folder: int) -> None:
@@ -254,6 +262,13 @@ class Move:
                 for pid, number, cloexec in opened.holders:
                     with self.unless_ended(pid) as hand:
                         hand.replace(number, fd, cloexec=cloexec)
+            finally:
+                os.close(fd)
+        for mapped in self.census.mapped:
+            fd = linux.openat2(root, mapped.path, os.O_RDWR, PLAIN_PATH)
+            try:
+                with self.unless_ended(mapped.pid) as hand:
+                    hand.remap(mapped, fd)
             finally:
                 os.close(fd)
         for pid, path in self.census.folders.items():
