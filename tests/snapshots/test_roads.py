@@ -224,26 +224,6 @@ def test_what_cannot_come_along_is_a_reason_to_copy(what: str, make_box: Callabl
     assert box.engine.snapshot(box.id).road == "moved"
 
 
-def test_the_processes_of_an_ordinary_user_come_along(make_box: Callable[..., Box]) -> None:
-    box = make_box()
-    if box.run("true", user="1000").returncode:
-        pytest.skip("this user's containers have one id")
-    box.out("mkdir -p /srv/work && chown 1000:1000 /srv/work")
-    script = "umask 077; cd /srv/work; exec 3> private; read line; echo on >&3; echo here > rel"
-    spec = ProcessSpec(("sh", "-c", script), user="1000:1000")
-    read_end, write_end = os.pipe()
-    with box.engine.spawn(box.id, spec, (read_end,)) as process:
-        os.close(read_end)
-        while box.run("test -e /srv/work/private").returncode:
-            pass
-        image = box.engine.snapshot(box.id)
-        assert (image.road, image.reason) == ("moved", "")
-        os.write(write_end, b"\n")
-        os.close(write_end)
-        assert process.wait(10) == 0
-    assert box.out("cat /srv/work/private /srv/work/rel; stat -c %a:%u /srv/work/private") == "on\nhere\n600:1000"
-
-
 def test_mounts_stay_where_they_are(make_box: Callable[..., Box], tmp_path: Path) -> None:
     from nbhull.runtime.model import Mount
 
