@@ -139,6 +139,10 @@ def execute(verb: Verb, values: dict[str, Any], engine: Engine | None) -> Result
 def resolve(reference: str) -> Any:
     """What `package.module:name` refers to."""
     module, _, name = reference.partition(":")
+    if not module.startswith("nbhull.runtime."):
+        from nbhull.runtime.entry import use_site
+
+        use_site()  # what speaks with Jupyter must know the environment
     # the same as importlib.import_module, whose own import costs more than the verbs have
     return getattr(__import__(module, fromlist=[name]), name)
 

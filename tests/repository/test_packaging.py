@@ -64,7 +64,6 @@ def test_the_wheel_declares_its_commands_and_the_provisioner(installed: Path) ->
     (file,) = installed.glob("nbhull-*.dist-info/entry_points.txt")
     entry_points.read(file)
     assert dict(entry_points["console_scripts"]) == {
-        "nbhull": "nbhull.runtime.cli:main",
         "jupyter-container": "nbhull.runtime.cli:main",
     }
     assert dict(entry_points["jupyter_client.kernel_provisioners"]) == {
