@@ -23,7 +23,7 @@ from nbhull.runtime.model import (
 from nbhull.runtime.rows import container_of, image_of, spec_of
 from nbhull.runtime.running import holds, is_running, socket_folder, sweep_ended
 from nbhull.runtime.snapshots import generations, journal
-from nbhull.runtime.store import IMAGES, Store
+from nbhull.runtime.store import NAMED, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ class Engine:
             return self.library
 
     def images(self) -> list[Image]:
-        """All images and snapshots, the embedded `host` first."""
+        """All images and snapshots under each of their names, the embedded `host` first."""
         from nbhull.runtime.snapshots import sizes
 
         sizes.measure(self.store)
-        rows = self.store.query(f"{IMAGES} from images order by created desc")
+        rows = self.store.query(NAMED)
         return [Image(HOST_IMAGE, HOST_IMAGE, None, 0.0, 0), *(image_of(row) for row in rows)]
 
     def containers(self) -> list[Container]:

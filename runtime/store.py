@@ -69,6 +69,11 @@ drop table images_2;
 FIRST_TAG = "select name from tags where image = images.id order by created, name limit 1"
 IMAGES = f"select images.*, coalesce(({FIRST_TAG}), '') as name"
 """the columns of an image, with the first of its names, empty if it has none"""
+NAMED = (
+    "select images.*, coalesce(tags.name, '') as name from images left join tags on tags.image = images.id "
+    "order by images.created desc, tags.created, tags.name"
+)
+"""all images, with each of their names"""
 BUSY = 10.0
 """seconds to wait for another process's transaction"""
 
@@ -155,6 +160,16 @@ class Store:
             if name is not None:
                 self.insert("tags", {"name": name, "image": row["id"]}, "image")
 
+    def set_tag(self, name: str, image: str) -> None:
+        """Give an image a name, which is taken from whoever has it."""
+        self.query(
+            "insert into tags values (?, ?, ?) on conflict (name) do update set "
+            "image = excluded.image, created = excluded.created where image <> excluded.image",
+            name,
+            image,
+            time.time(),
+        )
+
     def insert(self, table: str, row: dict[str, Any], what: str) -> None:
         """Insert; dictionaries and lists are stored as JSON."""
         values = {key: dumps(v) if isinstance(v, (dict, list)) else v for key, v in row.items()}
@@ -198,6 +213,10 @@ class Store:
             repository = repository.rpartition(":")[0] if ":" in repository.rpartition("/")[2] else repository
             chosen = "select image from digests where repository = ? and digest = ?"
             rows = self.query(f"{IMAGES} from images where id in ({chosen})", repository, digest)
+        if not rows and ref:  # a name that other tools have written out, as docker.io/library/NAME or localhost/NAME
+            ending = f"/{ref}" if ":" in ref.rpartition("/")[2] else f"/{ref}:latest"
+            chosen = "select image from tags where substr(name, -length(?)) = ?"
+            rows = self.query(f"{IMAGES} from images where id in ({chosen})", ending, ending)
         return only(rows, ref, what, "nbhull images")
 
 
@@ -234,7 +253,7 @@ def is_hexadecimal(text: str) -> bool:
 def only(rows: list[sqlite3.Row], ref: str, what: str, listing: str) -> sqlite3.Row:
     """The one row found for `ref`. Raises NotFound, Conflict."""
     if len(rows) > 1:
-        raise Conflict(f"{ref!r} is the beginning of {len(rows)} ids", "give more of the id")
+        raise Conflict(f"{ref!r} is the beginning of {len(rows)} ids, or the end of names", "give more of it")
     if not rows:
         raise NotFound(f"there is no {what} {ref!r}", f"`{listing}` lists what there is")
     return rows[0]

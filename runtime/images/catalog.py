@@ -6,19 +6,21 @@ first, and what containers need of its configuration (`record`). Names are tags,
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from sqlite3 import Row
 from typing import Any
 
-from nbhull.runtime.errors import Conflict, InvalidInput, NotFound
+from nbhull.runtime.errors import Conflict, InvalidInput
 from nbhull.runtime.images import documents
 from nbhull.runtime.images.blobs import Blobs, digest_of
-from nbhull.runtime.images.documents import ImageConfig
-from nbhull.runtime.images.layers import Layer, Layers
+from nbhull.runtime.images.documents import Descriptor, ImageConfig, Manifest
+from nbhull.runtime.images.layers import Layer, Layers, source_date_epoch
 from nbhull.runtime.images.reference import local_name
 from nbhull.runtime.images.workshop import Workshop
 from nbhull.runtime.model import HOST_IMAGE, Image
@@ -81,7 +83,7 @@ class Catalog:
             "parts": [],
             "foundation": newest_first,
             "config": checked.settings(),
-            **({} if complete else {"document": checked.document}),
+            **({"source": digest_of(data)} if complete else {"document": checked.document}),
         }
         digest = self.blobs.add(data) if complete else None
         names = [local_name(name) for name in names]
@@ -101,7 +103,7 @@ class Catalog:
                 manifest,
             )
             for name in names:
-                self.store.query("insert or replace into tags values (?, ?, ?)", name, identity, time.time())
+                self.store.set_tag(name, identity)
             for repository, one in digests:
                 self.store.query("insert or replace into digests values (?, ?, ?)", repository, one, identity)
         return self.get(identity)
@@ -117,7 +119,8 @@ class Catalog:
         return self.register(documents.make_config(settings or {}, [], history, created), [layer.id], names)
 
     def config(self, row: Row) -> ImageConfig:
-        """An image's configuration; of one whose layers have no digests yet, with `diff_ids` as far as they are."""
+        """An image's configuration. That of a snapshot, or of an image whose layers have no digests yet, is the one
+        that it was made from, with a step of its history for each layer on top."""
         if row["config"]:
             return documents.parse_config(self.blobs.read(row["config"]))
         record = json.loads(row["record"])
@@ -126,7 +129,21 @@ class Catalog:
                 f"{row['name'] or row['id']} stands on this machine's own system, which is in none of its layers",
                 "for an image that goes elsewhere, start from one that does: nbhull bootstrap debian:bookworm",
             )
-        return documents.check_config(record["document"])
+        document = record["document"] if "document" in record else json.loads(self.blobs.read(record["source"]))
+        own = len(json.loads(row["layers"])) - len(record["foundation"])
+        created = datetime.fromtimestamp(row["created"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        step = {
+            "created": created,
+            "created_by": "nbhull snapshot",
+            **({"comment": row["note"]} if row["note"] else {}),
+        }
+        return documents.check_config(
+            {
+                **document,
+                **({"created": created} if own else {}),
+                "history": [*(document.get("history") or []), *([step] * own)],
+            }
+        )
 
     def completed(self, row: Row) -> tuple[Row, ImageConfig, list[Layer]]:
         """An image with all digests, made now where they are not: its row, configuration, and layers, the lowest
@@ -142,12 +159,38 @@ class Catalog:
         row = self.store.find("images", row["id"], "image")
         return row, documents.check_config(document), layers
 
+    def manifest(self, row: Row, *, compressed: bool = False) -> tuple[Row, bytes, Manifest]:
+        """An image's manifest: the one that it came with, if all its blobs are here, else a new one; `compressed`:
+        a new one whose layers are."""
+        if not compressed and row["manifest"] and self.blobs.has(row["manifest"]):
+            data = self.blobs.read(row["manifest"])
+            manifest = documents.parse_manifest(data)
+            if isinstance(manifest, Manifest) and all(self.blobs.has(layer.digest) for layer in manifest.layers):
+                return row, data, manifest
+        row, _, layers = self.completed(row)
+        if compressed:
+            layers = [self.layers.compressed(layer.id) for layer in layers]
+        config = Descriptor(documents.OCI_CONFIG, row["config"], self.blobs.size(row["config"]))
+        manifest = Manifest(documents.OCI_MANIFEST, config, tuple(layer.descriptor for layer in layers))
+        data = manifest.to_bytes()
+        self.store.query("update images set manifest = ? where id = ?", self.blobs.add(data), row["id"])
+        return self.store.find("images", row["id"], "image"), data, manifest
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """While images are made of layers that no image has yet: nobody takes them for garbage. The worker is there,
+        so that threads may be started."""
+        self.workshop.worker_client()
+        with open(self.store.path("images.lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
     # Names
 
     def tag(self, ref: str, name: str) -> Image:
         """Give an image one more name, which is taken from whoever has it. Raises NotFound, InvalidInput."""
         row = self.find(ref)
-        self.store.query("insert or replace into tags values (?, ?, ?)", local_name(name), row["id"], time.time())
+        self.store.set_tag(local_name(name), row["id"])
         return image_of(row)
 
     def tags(self, identity: str) -> list[str]:
@@ -163,10 +206,5 @@ class Catalog:
 
 def now() -> str:
     """The time as configurations have it; $SOURCE_DATE_EPOCH where it is set."""
-    from nbhull.runtime.images.layers import source_date_epoch
-
     epoch = source_date_epoch()
     return datetime.fromtimestamp(time.time() if epoch is None else epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-__all__ = ["BASE", "Catalog", "NotFound", "image_of", "now"]

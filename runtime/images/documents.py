@@ -99,7 +99,7 @@ class Index:
         return canonical({"schemaVersion": 2, "mediaType": self.media_type, "manifests": manifests})
 
 
-def canonical(document: Mapping[str, Any]) -> bytes:
+def canonical(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """JSON without spaces, keys in their order."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 

@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from sqlite3 import Row
+from typing import BinaryIO
 
 from nbhull.runtime.errors import HullError, InvalidInput, NotFound
 from nbhull.runtime.images.blobs import Blobs
-from nbhull.runtime.images.compression import Compression, kind_of
+from nbhull.runtime.images.compression import PIECE, Compression, compress, kind_of
 from nbhull.runtime.images.documents import OCI_LAYER, Descriptor
 from nbhull.runtime.images.workshop import Workshop
 from nbhull.runtime.launcher import wire
@@ -78,21 +79,24 @@ class Layers:
 
     def ingest(
         self,
-        pieces: Iterable[bytes],
+        pieces: Iterable[bytes] | Callable[[int], Iterable[bytes]],
         *,
         digest: str | None = None,
         size: int | None = None,
         diff_id: str | None = None,
         media_type: str | None = None,
+        restart: bool = False,
     ) -> Layer:
         """Make a layer of a tar's bytes, compressed or not: they are hashed, kept as a blob and unpacked in one pass.
 
         `digest`, `size`, `diff_id`: what they must turn out to be; where one does not, or the archive is malformed or
-        hostile, InvalidInput is raised and nothing is left. `pieces` come behind what an earlier try has left of
-        the blob."""
+        hostile, InvalidInput is raised and nothing is left. `pieces` may be a function that gives them from an
+        offset on; `restart`: they are the whole, and not what comes behind an earlier try that was cut off."""
         with self.blobs.resume(digest) if digest else self.blobs.writer() as writer:
             if digest and self.blobs.has(digest) and diff_id and (there := self.with_diff_id(diff_id)):
                 return there  # another process, or thread, was quicker
+            if restart:
+                writer.restart()
             beginning = b""
 
             def feed(send: Callable[[bytes], None]) -> None:
@@ -100,7 +104,7 @@ class Layers:
                 while piece := writer.replay():
                     beginning = beginning or piece[:6]
                     send(piece)
-                for piece in pieces:
+                for piece in pieces(writer.size) if callable(pieces) else pieces:
                     beginning = beginning or piece[:6]
                     writer.write(piece)
                     if size is not None and writer.size > size:
@@ -250,10 +254,36 @@ class Layers:
         self.store.query("update layers set diff_id = ?, blob = ?, blob_size = ?, media_type = ? where id = ?", *values)
         return self.get(identity)
 
+    def compressed(self, identity: str, kind: Compression = "gzip") -> Layer:
+        """A layer whose blob is compressed: as it came if it came so, else in one more blob, made now."""
+        layer = self.packed(identity, kind)
+        assert layer.blob is not None
+        with self.blobs.open(layer.blob) as file:
+            if kind_of(file.read(6)) != "none":
+                return layer
+            file.seek(0)
+            with self.blobs.writer() as writer:
+                for piece in compress(iter(lambda: read_whole(file), b""), kind):
+                    writer.write(piece)
+                blob = writer.commit()
+        values = (blob, writer.size, OCI_LAYER + SUFFIX[kind], identity)
+        self.store.query("update layers set blob = ?, blob_size = ?, media_type = ? where id = ?", *values)
+        return self.get(identity)
+
     def remove(self, identity: str) -> None:
         """Delete a layer that nothing needs; its row first."""
         self.store.query("delete from layers where id = ?", identity)
         self.workshop.ask("delete", path=f"layers/{identity}")
+
+
+def read_whole(file: BinaryIO) -> bytes:
+    """The next piece of a file, of the size that compression makes its blocks of."""
+    parts = []
+    left = PIECE
+    while left and (part := file.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def layer_of(row: Row) -> Layer:

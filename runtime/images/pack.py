@@ -23,14 +23,26 @@ RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 class Packer:
     """Reads a folder."""
 
-    def __init__(self, root: int, *, epoch: int | None = None, whiteouts: bool = True, cross: bool = False) -> None:
+    def __init__(
+        self,
+        root: int,
+        *,
+        epoch: int | None = None,
+        whiteouts: bool = True,
+        cross: bool = False,
+        without: frozenset[bytes] = frozenset(),
+    ) -> None:
         """`root`: descriptor of the folder; `epoch`: seconds that no time may exceed; `whiteouts`: overlayfs's
         become `.wh.` files, else they are left out, as devices are; `cross`: whether other file systems mounted below
-        are packed, too."""
+        are packed, too, and what may not be read is left out; `without`: paths whose content is left out."""
         self.root = root
         self.latest = None if epoch is None else epoch * 10**9
         self.whiteouts = whiteouts
         self.device = None if cross else os.fstat(root).st_dev
+        self.cross = cross
+        self.without = without
+        self.unread = 0
+        """files and folders that may not be read"""
         self.first: dict[tuple[int, int], bytes] = {}
         """of files with several names, the one that was packed"""
         self.size = 0
@@ -70,7 +82,13 @@ class Packer:
 
     def folder(self, path: bytes) -> tuple[list[tuple[bytes, bool]], bytes]:
         """A folder's own header, the root's left out, and what lies in it: (path, is a folder), sorted."""
-        fd = openat2(self.root, os.fsdecode(path or b"."), os.O_RDONLY | os.O_DIRECTORY, RESOLVE)
+        try:
+            fd = openat2(self.root, os.fsdecode(path or b"."), os.O_RDONLY | os.O_DIRECTORY, RESOLVE)
+        except PermissionError:
+            if not self.cross:
+                raise
+            self.unread += 1
+            return [], b""
         try:
             status = os.fstat(fd)
             with os.scandir(fd) as entries:
@@ -84,6 +102,8 @@ class Packer:
                 header += tar.write(deleted(path + b"/" + OPAQUE if path else OPAQUE))
             if self.device is not None and status.st_dev != self.device:
                 names = []  # something is mounted here
+            if path in self.without:
+                names = []
         finally:
             os.close(fd)
         return names, header
@@ -99,7 +119,7 @@ class Packer:
                 if self.whiteouts:
                     yield tar.write(deleted((above + b"/" if above else b"") + WHITEOUT + name))
                 return
-            if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO):
+            if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO) or path in self.without:
                 return
             first = self.first.setdefault((status.st_dev, status.st_ino), path) if status.st_nlink > 1 else path
             if first != path:
@@ -107,7 +127,13 @@ class Packer:
                 entry.link = self.link_name(first)
                 yield tar.write(entry)
             elif kind == stat.S_IFREG:
-                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                except PermissionError:
+                    if not self.cross:
+                        raise
+                    self.unread += 1
+                    return
                 try:
                     yield from self.file(path, status, fd)
                 finally:

@@ -112,6 +112,12 @@ class Worker(Bench):
         packer = Packer(root, epoch=request["epoch"], whiteouts=False, cross=True)
         return write_packed(packer, request["compression"], descriptors[0])
 
+    def do_export(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, object]:
+        """Pack what a container sees, whose root folder is the second descriptor, into the first."""
+        without = frozenset(map(os.fsencode, request["without"]))
+        packer = Packer(descriptors[1], epoch=request["epoch"], whiteouts=False, cross=True, without=without)
+        return {**write_packed(packer, request["compression"], descriptors[0]), "unread": packer.unread}
+
     def do_move(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, object]:
         """Rename a folder of the store."""
         (above, name), (new_above, new_name) = (

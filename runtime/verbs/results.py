@@ -50,6 +50,21 @@ class Text(Result):
         return self._text
 
 
+class Document(Result):
+    """Data for programs, shown as JSON to people too."""
+
+    def __init__(self, document: Any) -> None:
+        self.document = document
+
+    def text(self) -> str:
+        import json
+
+        return json.dumps(self.document, indent=2)
+
+    def data(self) -> Any:
+        return self.document
+
+
 class Names(Result):
     """The names of what was made, changed or removed; one a line."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nbhull.runtime.verbs.definition import Verb
-from nbhull.runtime.verbs.groups import containers, images, kernels, system
+from nbhull.runtime.verbs.groups import archives, containers, images, kernels, system
 
-VERBS: tuple[Verb, ...] = (*containers.VERBS, *images.VERBS, *kernels.VERBS, *system.VERBS)
+VERBS: tuple[Verb, ...] = (*containers.VERBS, *images.VERBS, *archives.VERBS, *kernels.VERBS, *system.VERBS)
 
 
 def verbs(where: str) -> list[Verb]:

@@ -39,8 +39,10 @@ def make_box(shared_engine: Engine) -> Iterator[Callable[..., Box]]:
         return box
 
     yield make
+    there = {container.id for container in shared_engine.containers()}
     for box in made:
-        shared_engine.remove(box.id, force=True)
+        if box.id in there:
+            shared_engine.remove(box.id, force=True)
 
 
 @pytest.fixture

@@ -5,6 +5,11 @@ from __future__ import annotations
 from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, Argument, Verb
 from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, QUIET, VALUES
 
+IMPLEMENTED = "nbhull.runtime.verbs.images:"
+NAME = "nbhull.runtime.images.reference:local_name"
+IMAGE = Argument("IMAGE", "name, id, beginning of the id, or repository@digest of an image", required=True)
+IMAGES = Argument("IMAGE", "names or ids of images", required=True, many=True)
+
 VERBS: tuple[Verb, ...] = (
     Verb(
         "build",
@@ -91,5 +96,62 @@ VERBS: tuple[Verb, ...] = (
         "is started again.",
         examples=(("reset mybox before-upgrade", "put the files of mybox back"),),
         where=EVERYWHERE,
+    ),
+    Verb(
+        "tag",
+        "give an image one more name",
+        IMPLEMENTED + "tag",
+        (IMAGE, Argument("NAME", "[REGISTRY/]NAME[:TAG]", required=True, parse=NAME)),
+        about="A name belongs to one image: who had it loses it.",
+        examples=(("tag debian registry.example.org/team/debian:12", "the name under which it is pushed"),),
+    ),
+    Verb(
+        "rmi",
+        "take names from images, and remove images with their last name",
+        IMPLEMENTED + "remove",
+        (Argument("--force", "all names of an image that is given by its id", short="-f", flag=True), IMAGES),
+        about="An image that containers are made of stays. Layers that no other image or container has go with it.",
+        examples=(("rmi debian", "remove an image"),),
+    ),
+    Verb(
+        "inspect",
+        "show all that is known of images and containers, as JSON",
+        IMPLEMENTED + "inspect",
+        (Argument("NAME", "names or ids of images or containers", required=True, many=True),),
+        about="Images are described in the words of `docker image inspect`.",
+        examples=(("inspect debian", "its configuration, layers and digests"),),
+    ),
+    Verb(
+        "history",
+        "list the steps that an image was made in",
+        IMPLEMENTED + "history",
+        (IMAGE, AS_JSON),
+        examples=(("history debian", "the newest step first"),),
+    ),
+    Verb(
+        "df",
+        "tell what images and containers take up on disk",
+        IMPLEMENTED + "usage",
+        (AS_JSON,),
+        about="What several share is counted once. `blobs` are layers as they came, kept so that they can be pushed "
+        "and saved again without a difference.",
+        examples=(("df", "the space used, and what of it can be freed"),),
+    ),
+    Verb(
+        "prune",
+        "remove images without a name, and all that nothing needs",
+        IMPLEMENTED + "prune",
+        (Argument("--all", "all images, too, that no container uses and nobody pinned", short="-a", flag=True),),
+        about="Containers stay, and so do, without `--all`, snapshots and images with a name.",
+        examples=(("prune", "free what was left behind"),),
+    ),
+    Verb(
+        "pin",
+        "write the image that a notebook chooses into it, with its digest",
+        IMPLEMENTED + "pin",
+        (Argument("NOTEBOOK", "an .ipynb file", required=True),),
+        about="The image must have been pulled or pushed, so that others can get it. Opened elsewhere, the notebook "
+        "gets just that image, or an error, never another one.",
+        examples=(("pin analysis.ipynb", "have everybody run it in the same image"),),
     ),
 )
