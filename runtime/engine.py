@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nbhull.runtime.images.catalog import Catalog
+    from nbhull.runtime.registry.transfer import Progress
 
 __all__ = ["Engine", "Process", "default_home"]
 
@@ -118,6 +119,21 @@ class Engine:
             if self.library is None:
                 self.library = Catalog(self.store, Workshop(self.launcher))
             return self.library
+
+    def pull(self, ref: str, *, plain_http: bool = False, progress: Progress | None = None) -> Image:
+        """Get an image from its registry. Raises NotFound, Denied, InvalidInput, HostUnable (`transfer.pull`)."""
+        from nbhull.runtime.registry import transfer
+
+        return transfer.pull(self.catalog, ref, plain_http=plain_http, progress=progress)
+
+    def push(
+        self, ref: str, target: str | None = None, *, plain_http: bool = False, progress: Progress | None = None
+    ) -> str:
+        """Give an image to a registry, under its own name or another; the manifest's digest (`transfer.push`)."""
+        from nbhull.runtime.registry import transfer
+
+        name = target or self.catalog.get(ref).name
+        return transfer.push(self.catalog, ref, name, plain_http=plain_http, progress=progress)
 
     def images(self) -> list[Image]:
         """All images and snapshots under each of their names, the embedded `host` first."""

@@ -39,6 +39,7 @@ PACKAGES = {
     "chromium": "chromium",
     "docker-registry": "docker-registry",
     "git": "git",
+    "htpasswd": "apache2-utils",
     "mmdebstrap": "mmdebstrap",
     "skopeo": "skopeo",
     "umoci": "umoci",

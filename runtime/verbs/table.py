@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from nbhull.runtime.verbs.definition import Verb
-from nbhull.runtime.verbs.groups import archives, containers, images, kernels, system
+from nbhull.runtime.verbs.groups import archives, containers, images, kernels, registries, system
 
-VERBS: tuple[Verb, ...] = (*containers.VERBS, *images.VERBS, *archives.VERBS, *kernels.VERBS, *system.VERBS)
+VERBS: tuple[Verb, ...] = (
+    *containers.VERBS,
+    *images.VERBS,
+    *archives.VERBS,
+    *registries.VERBS,
+    *kernels.VERBS,
+    *system.VERBS,
+)
 
 
 def verbs(where: str) -> list[Verb]:

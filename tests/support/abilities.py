@@ -98,8 +98,8 @@ def _lacks_libseccomp() -> str | None:
 
 CONTROLLERS = ("memory", "pids", "cpu")
 PROGRAMS = (
-    "buildah", "busybox", "bwrap", "chromium", "docker-registry", "git", "mmdebstrap", "newuidmap", "podman", "runc",
-    "skopeo", "strace", "umoci", "unshare",
+    "buildah", "busybox", "bwrap", "chromium", "docker-registry", "git", "htpasswd", "mmdebstrap", "newuidmap",
+    "podman", "runc", "skopeo", "strace", "umoci", "unshare",
 )
 
 ABILITIES: dict[str, Callable[[], str | None]] = {
