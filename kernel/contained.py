@@ -16,6 +16,7 @@ from nbhull.kernel.command import CommandFinder, KernelCommand
 from nbhull.kernel.config import KernelConfig
 from nbhull.kernel.folder import WorkingFolder
 from nbhull.kernel.launch import Launch
+from nbhull.kernel.logged import LoggedProgress
 from nbhull.kernel.names import CONNECTION_FILE, CONTROL_SOCKET, CONTROL_VARIABLE, NOTICES_FILE, PENDING_FILE
 from nbhull.runtime.engine import Engine, Process
 from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound, ProcessFailed
@@ -106,6 +107,7 @@ class ContainedKernel:
             confinement=config.confinement,
             labels={"nbhull.kernel": config.kernel},
         )
+        self.engine.provide(config.image, progress=LoggedProgress(self.log, config.image))
         created = self.engine.create(spec)
         self._remains[:] = [created.id]
         self._adopt(self.engine.start(created.id))

@@ -126,6 +126,23 @@ class Engine:
 
         return transfer.pull(self.catalog, ref, plain_http=plain_http, progress=progress)
 
+    def provide(self, ref: str, when: str = "missing", progress: Progress | None = None) -> None:
+        """Get an image that is not here from the registry that its name tells; other names are left as they are.
+
+        `when`: `missing`, `always` (a newer one may be there) or `never`. Raises what `pull` raises."""
+        if when == "never" or "/" not in ref:
+            return
+        if when == "missing":
+            try:
+                self.store.find("images", ref, "image")
+                return
+            except NotFound:
+                pass  # it may be had
+        from nbhull.runtime.images import reference
+
+        if reference.parse(ref).registry:
+            self.pull(ref, progress=progress)
+
     def push(
         self, ref: str, target: str | None = None, *, plain_http: bool = False, progress: Progress | None = None
     ) -> str:

@@ -76,6 +76,7 @@ def pull(catalog: Catalog, text: str, *, plain_http: bool = False, progress: Pro
     Raises NotFound, Denied, InvalidInput for what is malformed or not what its digest says, HostUnable when the
     registry cannot be reached. What was received stays, so that the next try goes on from there."""
     reference, progress = parse_remote(text), progress or Silent()
+    catalog.workshop.worker_client()  # before there are threads, with which no launcher can be forked
     transport = Transport(reference.registry, plain_http=plain_http)
     try:
         repository = Repository(transport, reference.path)

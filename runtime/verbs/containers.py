@@ -30,6 +30,7 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
     """
     from nbhull.runtime.verbs.foreground import Signals, Terminal
 
+    provide(engine, values["image"], values["pull"])
     with Terminal(values["interactive"], values["tty"]) as terminal, Signals() as signals:
         container = engine.create(container_spec(values))
         keep = False
@@ -49,6 +50,15 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
         # what other processes of the container had written to the terminal before they ended
         terminal.drain()
     return Exit(status)
+
+
+def provide(engine: Engine, image: str, when: str) -> None:
+    """See to it that the image is here, with progress where it has to be got."""
+    if "/" in image and when != "never":  # else it is not a registry's
+        from nbhull.runtime.verbs.progress import shown
+
+        with shown() as progress:
+            engine.provide(image, when, progress)
 
 
 def execute(engine: Engine, values: dict[str, Any]) -> Result:

@@ -94,3 +94,10 @@ def _positive(text: str, what: str, hint: str) -> float:
     if not 0 < number < float("inf"):
         raise InvalidInput(f"{text!r} is not a positive {what}", hint)
     return number
+
+
+def parse_pull(text: str) -> str:
+    """When to pull; raises InvalidInput."""
+    if text not in ("missing", "always", "never"):
+        raise InvalidInput(f"{text!r} does not say when to pull", "choose missing, always or never")
+    return text

@@ -17,11 +17,13 @@ from nbhull.runtime.engine import Engine
 from nbhull.runtime.errors import HullError, InvalidInput
 from nbhull.runtime.images.blobs import LARGEST_DOCUMENT
 from nbhull.runtime.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
-from nbhull.runtime.registry.authorization import PARAMETER
+from nbhull.runtime.registry.authorization import PARAMETER, Anonymous
 from nbhull.runtime.registry.client import Repository
 from nbhull.runtime.registry.transport import Transport, is_loopback
 from support.registry import Answers
 from support.tars import archive, file
+
+NOBODY = Anonymous(Transport("r.example"), None)
 
 
 def digest(data: bytes) -> str:
@@ -169,12 +171,9 @@ def test_the_registrys_words_are_made_safe(shared_engine: Engine, answers: Answe
 @settings(max_examples=300, deadline=None)
 def test_any_challenge_is_read_or_refused(text: str) -> None:
     PARAMETER.findall(text)
-    from nbhull.runtime.registry.authorization import Anonymous
-
-    state = Anonymous(Transport("r.example"), None)
     if "realm" not in text.lower():
         with pytest.raises(HullError):
-            state.escalate([text], "scope")
+            NOBODY.escalate([text], "scope")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from nbhull.runtime.registry.client import Repository
 from nbhull.runtime.registry.transport import Transport
 from support.boxes import Box
 from support.registry import Registry, Wire, copy_image
+from support.stores import delete_tree
 from support.waiting import eventually
 
 pytestmark = pytest.mark.requires("docker-registry", "busybox")
@@ -246,3 +248,38 @@ def test_the_command_line(registry: Registry, pushed: str, fresh: Fresh) -> None
     assert done.stderr.count("\n") == 2, done.stderr
     images = json.loads(nbhull("images", "--json").stdout)
     assert pushed in [image["name"] for image in images]
+
+
+def test_run_gets_an_image_that_is_missing(registry: Registry, pushed: str, fresh: Fresh) -> None:
+    environment = {**os.environ, "NBHULL_HOME": fresh().store.home}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(NBHULL), "run", "--rm", *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    never = run("--pull", "never", pushed)
+    assert never.returncode == 125
+    assert "there is no image" in never.stderr
+    assert run(pushed).stdout == "hello\n"
+    assert run("--pull=never", pushed).stdout == "hello\n"
+    assert run("--pull=sometimes", pushed).returncode == 125
+    missing = run(f"{registry.host}/no/such:1")
+    assert missing.returncode == 125
+    assert f"the registry {registry.host} has no no/such" in missing.stderr
+
+
+def test_a_kernels_image_is_got(
+    registry: Registry, pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from nbhull.kernel.config import KernelConfig
+    from nbhull.kernel.contained import ContainedKernel
+    from nbhull.kernel.folder import WorkingFolder
+
+    with Engine(tmp_path / "store") as engine, caplog.at_level("INFO"):
+        folder = WorkingFolder(str(tmp_path), None, "")
+        kernel = ContainedKernel(engine, KernelConfig(image=pushed), folder, (), "got", logging.getLogger("tests"))
+        kernel.prepare()
+        assert "pulling it" in caplog.text
+        assert engine.container("got").image == pushed
+        kernel.remove()
+    delete_tree(tmp_path / "store")

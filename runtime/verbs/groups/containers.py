@@ -25,6 +25,13 @@ VERBS: tuple[Verb, ...] = (
             ),
             Argument("--rm", "remove the container when the command has ended", flag=True),
             Argument(
+                "--pull",
+                "when to get an image from its registry: `missing`, `always` or `never`",
+                metavar="WHEN",
+                parse=VALUES + "parse_pull",
+                default="missing",
+            ),
+            Argument(
                 "--entrypoint",
                 "program to run instead of the image's Entrypoint and Cmd; empty for none",
                 metavar="PROGRAM",
