@@ -61,6 +61,7 @@ def test_values_are_whole_without_any_option() -> None:
     assert found == {
         "name": None,
         "rm": False,
+        "pull": "missing",
         "interactive": False,
         "tty": False,
         "env": (),
