@@ -76,34 +76,39 @@ def pull(catalog: Catalog, text: str, *, plain_http: bool = False, progress: Pro
     Raises NotFound, Denied, InvalidInput for what is malformed or not what its digest says, HostUnable when the
     registry cannot be reached. What was received stays, so that the next try goes on from there."""
     reference, progress = parse_remote(text), progress or Silent()
-    catalog.workshop.worker_client()  # before there are threads, with which no launcher can be forked
     transport = Transport(reference.registry, plain_http=plain_http)
     try:
-        repository = Repository(transport, reference.path)
-        wanted = reference.digest or reference.tag or "latest"
-        data, media_type, digest = repository.manifest(wanted)
-        digests = [(reference.repository, digest)]
-        document = parse_manifest(data, media_type)
-        if isinstance(document, Index):
-            entry = choose(document, str(reference))
-            data, media_type, digest = repository.manifest(entry.digest)
-            document = parse_manifest(data, media_type or entry.media_type)
-            digests.append((reference.repository, digest))
-        if isinstance(document, Index):
-            raise InvalidInput(f"the index of {reference} leads to another index", "name the image by its digest")
-        config = repository.small_blob(document.config.digest, document.config.size)
-        diff_ids = parse_config(config).diff_ids
-        if len(diff_ids) != len(document.layers):
-            raise InvalidInput(f"the configuration of {reference} does not fit its layers", "have it pushed again")
-        pairs = list(zip(document.layers, diff_ids, strict=True))
-        layers = together(getter(catalog, repository, progress), pairs)
-        catalog.blobs.add(data)
-        tag = reference.tag or ("" if reference.digest else "latest")
-        names = [f"{reference.repository}:{tag}"] if tag else []
-        identities = [layer.id for layer in layers]
-        return catalog.register(config, identities, names, manifest=digest, digests=digests)
+        with catalog.making():
+            return receive(catalog, transport, reference, progress)
     finally:
         transport.close()
+
+
+def receive(catalog: Catalog, transport: Transport, reference: Reference, progress: Progress) -> Image:
+    """Get an image and make it one of the store's."""
+    repository = Repository(transport, reference.path)
+    wanted = reference.digest or reference.tag or "latest"
+    data, media_type, digest = repository.manifest(wanted)
+    digests = [(reference.repository, digest)]
+    document = parse_manifest(data, media_type)
+    if isinstance(document, Index):
+        entry = choose(document, str(reference))
+        data, media_type, digest = repository.manifest(entry.digest)
+        document = parse_manifest(data, media_type or entry.media_type)
+        digests.append((reference.repository, digest))
+    if isinstance(document, Index):
+        raise InvalidInput(f"the index of {reference} leads to another index", "name the image by its digest")
+    config = repository.small_blob(document.config.digest, document.config.size)
+    diff_ids = parse_config(config).diff_ids
+    if len(diff_ids) != len(document.layers):
+        raise InvalidInput(f"the configuration of {reference} does not fit its layers", "have it pushed again")
+    pairs = list(zip(document.layers, diff_ids, strict=True))
+    layers = together(getter(catalog, repository, progress), pairs)
+    catalog.blobs.add(data)
+    tag = reference.tag or ("" if reference.digest else "latest")
+    names = [f"{reference.repository}:{tag}"] if tag else []
+    identities = [layer.id for layer in layers]
+    return catalog.register(config, identities, names, manifest=digest, digests=digests)
 
 
 def getter(
