@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import builds
 import containers
 import kernels
 import report
@@ -52,7 +53,8 @@ def run_here(quick: bool) -> dict[str, Any]:
     """All benchmarks as this user."""
     results = []
     with surroundings():
-        for result in itertools.chain(containers.benchmarks(quick), kernels.benchmarks(quick)):
+        every = (containers, kernels, builds)
+        for result in itertools.chain.from_iterable(module.benchmarks(quick) for module in every):
             data = result.to_dict()
             results.append(data)
             print("\n".join(report.rows(data, "user" if os.getuid() else "root")), flush=True)
@@ -80,7 +82,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds; publish nothing")
     parser.add_argument("--part", type=Path, help="write this user's part here; publish nothing")
     options = parser.parse_args()
-    if os.getuid() == 0 and (missing := [p for n, p in containers.PEERS.items() if shutil.which(n) is None]):
+    peers = containers.PEERS | builds.PEERS
+    if os.getuid() == 0 and (missing := [p for n, p in peers.items() if shutil.which(n) is None]):
         debian.install(missing)
     own = run_here(options.quick)
     if options.part:

@@ -8,10 +8,12 @@ import os
 from nbhull.runtime.builder.cache import key_of
 from nbhull.runtime.builder.state import State
 from nbhull.runtime.errors import InvalidInput, NotFound
+from nbhull.runtime.rows import image_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sqlite3 import Row
+    from typing import Any
 
     from nbhull.runtime.builder.build import Build, Options
     from nbhull.runtime.engine import Engine
@@ -39,21 +41,29 @@ def find(engine: Engine, name: str, options: Options) -> State | None:
 
 def state_of(engine: Engine, row: Row) -> State:
     """The state that an image is, by its row."""
-    config = engine.catalog.config(row)
-    document = config.document
+    document = document_of(engine, row)
     layers = json.loads(row["layers"])
-    key = key_of("base", content_ids(engine, layers))
+    key = key_of("base", layers)  # whose ids stay, where digests may come later
     return State(
         document.get("config") or {}, layers, key, document.get("history") or [], str(document.get("author") or "")
     )
 
 
-def content_ids(engine: Engine, layers: list[str]) -> list[str]:
-    """What layers are, by the digest of their content where they have one, the newest first."""
-    marks = ",".join("?" * len(layers))
-    rows = engine.store.query(f"select id, diff_id from layers where id in ({marks})", *layers)
-    digests = {row["id"]: row["diff_id"] for row in rows}
-    return [digests.get(layer) or layer for layer in layers]
+def document_of(engine: Engine, row: Row) -> dict[str, Any]:
+    """An image's configuration, which was checked when the image came into the store: an unchanged build has no time
+    for that. Raises InvalidInput for one that cannot be built on."""
+    if row["config"]:
+        with open(engine.store.path("blobs", *row["config"].split(":")), "rb") as file:
+            document: dict[str, Any] = json.load(file)
+            return document
+    record = json.loads(row["record"])
+    if "document" not in record:
+        raise InvalidInput(
+            f"the image {row['name'] or row['id']!r} stands on this machine's own system and cannot be built on",
+            "start from an image: nbhull bootstrap debian:bookworm",
+        )
+    document = record["document"]
+    return document
 
 
 def path_of(name: str) -> str:
@@ -78,12 +88,8 @@ def get(build: Build, name: str) -> State:
 
 def retag(engine: Engine, identity: str, names: tuple[str, ...]) -> Image:
     """An image that was built before, with the names that it is to have now."""
-
-    if names:
-        from nbhull.runtime.images.reference import local_name
-
-        for name in map(local_name, names):
-            has = engine.store.query("select 1 from tags where name = ? and image = ?", name, identity)
-            if not has:
-                engine.catalog.tag(identity, name)
-    return engine.catalog.get(identity)
+    has = {row["name"] for row in engine.store.query("select name from tags where image = ?", identity)}
+    for name in names:
+        if name not in has and f"{name}:latest" not in has:
+            engine.catalog.tag(identity, name)
+    return image_of(engine.store.find("images", identity, "image"))

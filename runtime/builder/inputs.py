@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,12 +28,14 @@ def opened(engine: Engine, context: str, file: str | None) -> Iterator[tuple[str
     if os.path.isdir(context) and file != "-":
         yield context, file
         return
+    import tempfile
+
     os.makedirs(engine.store.path("contexts"), 0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="unpacked-", dir=engine.store.path("contexts")) as folder:
         if os.path.isdir(context):  # -f -: the Containerfile comes by standard input
             path = f"{folder}/Containerfile"
             with open(path, "xb") as written:
-                shutil.copyfileobj(sys.stdin.buffer, written)
+                written.write(sys.stdin.buffer.read())
             yield context, path
         elif context == "-":
             yield folder, from_stream(folder, sys.stdin.buffer, file)
@@ -56,8 +56,7 @@ def from_stream(folder: str, stream: BinaryIO, file: str | None) -> str | None:
     if kind_of(beginning[:6] + bytes(6)) == "none" and not is_tar_header(beginning):
         path = f"{folder}/{FILES[0]}"
         with open(path, "xb") as written:
-            written.write(beginning)
-            shutil.copyfileobj(stream, written)
+            written.write(beginning + stream.read())
         return path
     rest = beginning
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from nbhull.runtime.builder.adding import Archive, Download
     from nbhull.runtime.builder.build import Build
     from nbhull.runtime.builder.instructions import Stage
     from nbhull.runtime.builder.progress import Step
@@ -172,9 +173,12 @@ class StageBuild:
         if flags.get("from"):
             self.copy_from(one, job, sources, is_folder, excluded, text)
             return
-        from nbhull.runtime.builder import adding
+        plain = sources
+        extra: list[Archive | Download] = []
+        if one.name == "add":
+            from nbhull.runtime.builder import adding
 
-        plain, extra = (sources, []) if one.name == "copy" else adding.sort(self, one, sources)
+            plain, extra = adding.sort(self, one, sources)
         parents = bool(flags.get("parents"))
         left_out = ignore.from_patterns(excluded) if excluded else None
         try:
