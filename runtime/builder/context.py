@@ -280,6 +280,11 @@ def find_file(context: str, file: str | None) -> str:
     )
 
 
+def has_file(context: str) -> bool:
+    """Whether a context has a Containerfile of its own."""
+    return any(os.path.isfile(f"{context}/{name}") for name in FILES)
+
+
 def find_ignore(context: str, file: str) -> tuple[str, str]:
     """The ignore file that counts for a Containerfile, its path and its text: one beside it of its own name (`-f x` has
     `x.containerignore`, `x.dockerignore`), else the context's. Two empty texts where there is none."""

@@ -88,7 +88,8 @@ class Step:
         progress = self.progress
         with progress.lock:
             *lines, self.rest = (self.rest + text).split("\n")
-            self.lines = (self.lines + [line.rpartition("\r")[2] or line for line in lines])[-KEPT:]
+            lines = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+            self.lines = (self.lines + lines)[-KEPT:]
             if progress.style == PLAIN:
                 progress.write("".join(f"[{self.label}] {printable(line)}\n" for line in lines))
             elif lines:

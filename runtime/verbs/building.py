@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 from nbhull.runtime.builder.build import Build, Options
+from nbhull.runtime.builder.build import Result as BuildResult
+from nbhull.runtime.builder.context import has_file
 from nbhull.runtime.errors import InvalidInput
 from nbhull.runtime.verbs.results import Names, Result
 
@@ -19,7 +21,9 @@ def build(engine: Engine, values: dict[str, Any]) -> Result:
     """`build`: gives back what names the image, its first tag or its id."""
     from nbhull.runtime.builder.inputs import opened
 
-    with opened(engine, values["context"], values["file"]) as (folder, file):
+    notebook = values["context"].endswith(".ipynb") and os.path.isfile(values["context"])
+    context = (os.path.dirname(values["context"]) or ".") if notebook else values["context"]
+    with opened(engine, context, values["file"]) as (folder, file):
         options = Options(
             context=folder,
             file=file,
@@ -36,16 +40,35 @@ def build(engine: Engine, values: dict[str, Any]) -> Result:
             progress="quiet" if values["quiet"] else values["progress"],
             epoch=epoch(dict(pair for pair in values["build_arg"] if pair is not None)),
         )
-        one = Build(engine, options)
-        try:
-            result = one.run()
-        finally:
-            one.close()
+        result = build_it(engine, options, values, values["context"] if notebook else "")
     identity = result.image.id if len(result.image.id) < 64 else f"sha256:{result.image.id}"
     if values["iidfile"]:
         with open(values["iidfile"], "w") as opened_file:
             opened_file.write(identity)
     return Names([identity if values["quiet"] or not values["tag"] else values["tag"][0]])
+
+
+def build_it(engine: Engine, options: Options, values: dict[str, Any], notebook: str) -> BuildResult:
+    """Build a Containerfile if there is one, else what environment files or a notebook ask for."""
+    of_files = ("base", "locked", "relock")
+    if notebook or (options.file is None and not has_file(options.context)):
+        from nbhull.runtime.builder import repository
+        from nbhull.runtime.builder.environment import EnvironmentBuild
+
+        asked = repository.find(notebook or options.context)
+        if asked is not None:
+            environment = EnvironmentBuild(engine, options, asked, values["base"], notebook or options.context)
+            return environment.run(locked=values["locked"], relock=values["relock"])
+    for name in of_files:
+        if values[name]:
+            raise InvalidInput(
+                f"--{name} is for environment files, and a Containerfile is built", "leave it out, or remove that file"
+            )
+    one = Build(engine, options)
+    try:
+        return one.run()
+    finally:
+        one.close()
 
 
 def epoch(arguments: dict[str, str]) -> int | None:

@@ -13,7 +13,7 @@ IMAGES = Argument("IMAGE", "names or ids of images", required=True, many=True)
 VERBS: tuple[Verb, ...] = (
     Verb(
         "build",
-        "build an image from a Containerfile",
+        "build an image from a Containerfile, or from environment files",
         "nbhull.runtime.verbs.building:build",
         (
             Argument("--tag", "name of the image; may be given several times", short="-t", metavar="NAME", many=True),
@@ -48,19 +48,27 @@ VERBS: tuple[Verb, ...] = (
                 parse="nbhull.runtime.verbs.building:parse_progress",
                 default="auto",
             ),
+            Argument("--base", "image that environment files are installed on (debian:bookworm)", metavar="IMAGE"),
+            Argument("--locked", "install just what the lock file of environment files says", flag=True),
+            Argument("--relock", "resolve environment files anew, though the lock file fits", flag=True),
             Argument("--iidfile", "write the image's id to a file", metavar="FILE"),
             Argument("--quiet", "print the image's id only", short="-q", flag=True, where=CLI),
-            Argument("CONTEXT", "folder or tar that COPY takes its files from; `-`: standard input", required=True),
+            Argument("CONTEXT", "folder or tar with what COPY takes; `-`: standard input; a notebook", required=True),
         ),
         about="The Containerfile is CONTEXT's `Containerfile`, else its `Dockerfile`; `.containerignore`, else "
         "`.dockerignore`, says what of CONTEXT is left out. Steps are done again only if what they depend on has "
         "changed: content, names and modes, never paths or times. Independent stages are built at the same "
         "time.\n\n"
         "RUN steps are given the host's proxy variables, certificates, and settings of pip, npm and apt, of which "
-        "nothing ends in the image. With SOURCE_DATE_EPOCH set, the same content gives the same digest anywhere.",
+        "nothing ends in the image. With SOURCE_DATE_EPOCH set, the same content gives the same digest anywhere.\n\n"
+        "Without a Containerfile, the environment files of CONTEXT count: requirements.txt, pyproject.toml, uv.lock, "
+        "apt.txt, runtime.txt, postBuild, start; of a notebook its inline script metadata (PEP 723). What they ask for "
+        "is written, with versions and hashes, to nbhull.lock beside them, and installed from there as long as they "
+        "stay the same.",
         examples=(
             ("build -t mine .", "an image of the folder's Containerfile"),
             ("build -t mine --target test --build-arg VERSION=3 .", "one stage of it, with an argument"),
+            ("build -t paper --locked ./repository", "the environment that a repository's lock file describes"),
             ("build --secret id=token,src=token.txt -f other/Containerfile .", "with a secret and another file"),
         ),
     ),

@@ -1,0 +1,344 @@
+"""Images of environment files: what they ask for is resolved once, locked with hashes, and installed from the lock.
+
+The work is two builds like any other, of Containerfiles that are written here: one resolves, in a container, since
+building a source distribution runs its code; one installs what the lock file says. So steps are cached as always, and
+the same lock file gives the same image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import time
+
+from nbhull.runtime.builder import repository
+from nbhull.runtime.builder.build import Build, Options, Result
+from nbhull.runtime.builder.repository import Repository
+from nbhull.runtime.errors import InvalidInput, NotFound
+from nbhull.runtime.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nbhull.runtime.engine import Engine
+
+BASE = "debian:bookworm"
+LOCK = "nbhull.lock"
+VERSION = 1
+PREFIX = "/opt/environment"
+"""of the virtual environment"""
+WORK = "/srv/work"
+"""where the repository's files are"""
+OWN = "/usr/share/nbhull"
+"""where the image keeps what it was made from"""
+APT_CACHE = (
+    "--mount=type=cache,id=apt-archives,target=/var/cache/apt,sharing=locked "
+    "--mount=type=cache,id=apt-lists,target=/var/lib/apt/lists,sharing=locked"
+)
+PIP_CACHE = "--mount=type=cache,id=pip,target=/root/.cache"
+APT_INSTALL = "apt-get install -y --no-install-recommends -o APT::Keep-Downloaded-Packages=true"
+APT_CLEAN = (
+    "rm -rf /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/cache/ldconfig/aux-cache "
+    "/var/cache/debconf/*-old /var/lib/dpkg/*-old /var/lib/apt/extended_states"
+)
+"""what apt and dpkg write that is another each time"""
+PYTHON_PACKAGES = ("python3", "python3-venv")
+CONVERT = """\
+import json, sys
+for item in json.load(sys.stdin)["install"]:
+    name, info = item["metadata"]["name"], item["download_info"]
+    hashes = info.get("archive_info", {}).get("hashes") or {}
+    if "vcs_info" in info:
+        print(f"{name} @ git+{info['url']}@{info['vcs_info']['commit_id']}")
+    elif item.get("is_direct") and "dir_info" in info:
+        continue
+    elif item.get("is_direct"):
+        print(f"{name} @ {info['url']} --hash=sha256:{hashes['sha256']}")
+    else:
+        print(f"{name}=={item['metadata']['version']} --hash=sha256:{hashes['sha256']}")
+"""
+"""from pip's installation report to requirements with hashes
+(https://pip.pypa.io/en/stable/reference/installation-report/)"""
+
+
+class Lock(Record):
+    """What was resolved."""
+
+    base: str
+    """the base image's name"""
+    layers: tuple[str, ...]
+    """digests of its layers, the lowest first"""
+    asked: str
+    """digest of what the files asked for"""
+    epoch: int
+    """seconds: the time of all that the image has"""
+    packages: tuple[str, ...]
+    """of Debian, with versions"""
+    requirements: tuple[str, ...]
+    """Python's, with versions and hashes"""
+
+    def text(self) -> str:
+        """As it is kept in the file."""
+        return json.dumps({"version": VERSION, **self.to_dict()}, indent=1) + "\n"
+
+
+def parse_lock(text: str) -> Lock:
+    """A lock file. Raises InvalidInput."""
+    wrong = InvalidInput(f"{LOCK} is no lock file of nbhull's", "remove it, and build again")
+    try:
+        data = json.loads(text)
+        if data.pop("version") != VERSION:
+            raise wrong
+        lists = {name: tuple(str(item) for item in data[name]) for name in ("layers", "packages", "requirements")}
+        lock = Lock(base=str(data["base"]), asked=str(data["asked"]), epoch=int(data["epoch"]), **lists)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise wrong from None
+    if any("\n" in item or not item for item in lock.requirements):
+        raise wrong
+    for package in lock.packages:
+        if repository.PACKAGE.fullmatch(package) is None:
+            raise wrong
+    return lock
+
+
+class EnvironmentBuild:
+    """One build of environment files."""
+
+    def __init__(self, engine: Engine, options: Options, asked: Repository, base: str | None, source: str) -> None:
+        """`options.context`: the folder; `source`: the folder or notebook that was named."""
+        self.engine = engine
+        self.options = options
+        self.asked = asked
+        self.base = base
+        stem = f"{source[: -len('.ipynb')]}." if source.endswith(".ipynb") else f"{source.rstrip('/')}/"
+        self.path = f"{stem}{LOCK}"
+        if asked.conda:
+            raise InvalidInput(
+                f"{repository.CONDA} cannot be built yet", f"list what pip has in {repository.REQUIREMENTS}"
+            )
+
+    def run(self, *, locked: bool, relock: bool) -> Result:
+        """Build; write the lock file where there is none, or where it does not fit any more. `locked`: refuse instead.
+        `relock`: resolve anew even if it fits. Raises InvalidInput, NotFound, ProcessFailed."""
+        lock = self.read_lock()
+        if lock is not None and self.base is None:
+            self.base = lock.base
+        self.base = self.base or BASE
+        if locked:
+            if lock is None:
+                raise NotFound(f"there is no lock file {self.path!r}", "build once without --locked")
+            self.check(lock)
+        if lock is None or relock or not self.fits(lock):
+            lock = self.resolve()
+            beside = f"{self.path}.{os.getpid()}"
+            with open(beside, "w") as file:
+                file.write(lock.text())
+            os.rename(beside, self.path)
+        return self.build(self.install_text(lock), lock.epoch, None)
+
+    def read_lock(self) -> Lock | None:
+        """The lock file, if there is one."""
+        try:
+            with open(self.path) as file:
+                return parse_lock(file.read())
+        except FileNotFoundError:
+            return None
+
+    def fits(self, lock: Lock) -> bool:
+        """Whether it was made of what is asked for now, on the base as it is now."""
+        return lock.asked == self.asked.digest() and lock.base == self.base and lock.layers == self.base_layers()
+
+    def check(self, lock: Lock) -> None:
+        """Raise InvalidInput that says why it does not fit."""
+        again = "build without --locked to resolve anew"
+        if lock.asked != self.asked.digest():
+            raise InvalidInput(f"{self.path} was made before the environment files were changed", again)
+        if lock.base != self.base:
+            raise InvalidInput(f"{self.path} was made on {lock.base}, not on {self.base}", again)
+        if lock.layers != self.base_layers():
+            raise InvalidInput(f"{self.path} was made on another {lock.base} than there is here", again)
+
+    def base_layers(self) -> tuple[str, ...]:
+        """The digests of the base's layers. Raises NotFound."""
+        assert self.base is not None
+        try:
+            row = self.engine.catalog.find(self.base)
+        except NotFound as error:
+            error.hint = f"nbhull bootstrap {self.base}; or name another with --base"
+            raise
+        _, _, layers = self.engine.catalog.completed(row)
+        return tuple(str(layer.diff_id) for layer in layers)
+
+    def build(self, text: str, epoch: int | None, target: str | None) -> Result:
+        """Build a Containerfile that was written here."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="unpacked-", dir=self.folder()) as folder:
+            path = f"{folder}/Containerfile"
+            with open(path, "w") as file:
+                file.write(text)
+            options = self.options.but(
+                file=path, epoch=epoch if self.options.epoch is None else self.options.epoch, target=target
+            )
+            one = Build(self.engine, options if target is None else options.but(tags=(), labels={}))
+            one.file_name = "environment"
+            try:
+                return one.run()
+            finally:
+                one.close()
+
+    def folder(self) -> str:
+        """Where Containerfiles are written."""
+        path = self.engine.store.path("contexts")
+        os.makedirs(path, 0o700, exist_ok=True)
+        return path
+
+    # Resolving
+
+    def resolve(self) -> Lock:
+        """Resolve what is asked for, in a container; the lock file that comes of it."""
+        layers = self.base_layers()
+        result = self.build(self.resolve_text(), None, "resolved")
+        texts = self.read_files(result.image.id, (f"{OWN}/packages", f"{OWN}/requirements"))
+        return Lock(
+            str(self.base),
+            layers,
+            self.asked.digest(),
+            int(time.time()) if self.options.epoch is None else self.options.epoch,
+            tuple(sorted(texts[0].split())),
+            tuple(line for line in texts[1].splitlines() if line),
+        )
+
+    def read_files(self, image: str, paths: tuple[str, ...]) -> list[str]:
+        """Files of an image."""
+        from nbhull.runtime.model import ContainerSpec
+
+        container = self.engine.create(ContainerSpec(image=image, network="none"))
+        try:
+            self.engine.start(container.id)
+            return [self.engine.read(container.id, path, 8 << 20).decode() for path in paths]
+        finally:
+            self.engine.remove(container.id, force=True)
+
+    def resolve_text(self) -> str:
+        """The Containerfile that resolves; its last stage has the results in OWN."""
+        asked = self.asked
+        wanted = [*PYTHON_PACKAGES, *asked.packages]
+        lines = [
+            f"FROM {self.base} AS resolved",
+            f"RUN {APT_CACHE} mkdir -p {OWN} && \\",
+            "    dpkg-query -W -f '${Package}=${Version}\\n' | sort > /tmp/before && \\",
+            f"    export DEBIAN_FRONTEND=noninteractive && apt-get update && {APT_INSTALL} {shlex.join(wanted)} && \\",
+            "    dpkg-query -W -f '${Package}=${Version}\\n' | sort > /tmp/after && \\",
+            f"    comm -13 /tmp/before /tmp/after > {OWN}/packages",
+            *self.python_lines(),
+        ]
+        if asked.uv_lock:
+            lines.append(f"RUN touch {OWN}/requirements")
+            return "\n".join([*lines, ""])
+        lines += [f"COPY <<'convert.py' {OWN}/", CONVERT + "convert.py", *self.copies()]
+        arguments = self.resolve_arguments()
+        if not arguments:
+            return "\n".join([*lines, f"RUN touch {OWN}/requirements", ""])
+        lines += [
+            f"RUN {PIP_CACHE} cd {OWN} && pip install --quiet --dry-run --ignore-installed --report report.json \\",
+            f"    {arguments} && \\",
+            "    python3 convert.py < report.json > requirements",
+        ]
+        return "\n".join([*lines, ""])
+
+    def resolve_arguments(self) -> str:
+        """What pip is to resolve."""
+        words = ["-r asked/requirements.txt"] if self.asked.requirements else []
+        return " ".join([*words, f"{WORK}/{self.asked.folder}".rstrip("/")] if self.asked.project else words)
+
+    def copies(self) -> list[str]:
+        """Lines that bring the requirements in, and the project where it is one."""
+        asked = self.asked
+        lines = []
+        if asked.requirements:
+            end = "requirements.txt"
+            lines += [f"COPY <<'{end}' {OWN}/asked/", asked.requirements.rstrip("\n") + f"\n{end}"]
+            folder = f"{asked.folder}/" if asked.folder else ""
+            lines += [
+                f"COPY {json.dumps([f'{folder}{path}', f'{OWN}/asked/{path}'])}" for path in asked.included
+            ]
+        if asked.project:
+            lines.append(f"COPY . {WORK}/")
+        return lines
+
+    def python_lines(self) -> list[str]:
+        """Lines that make the virtual environment."""
+        lines = []
+        if self.asked.python:
+            lines.append(f"RUN python3 -c {shlex.quote(version_check(self.asked.python))}")
+        return [
+            *lines,
+            f"RUN python3 -m venv {PREFIX} && find {PREFIX} -name __pycache__ -prune -exec rm -r {{}} +",
+            f"ENV PATH={PREFIX}/bin:$PATH VIRTUAL_ENV={PREFIX}",
+            "ENV PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1",
+        ]
+
+    # Installing
+
+    def install_text(self, lock: Lock) -> str:
+        """The Containerfile that installs what a lock file says."""
+        asked = self.asked
+        hashed = all(" --hash=" in line for line in lock.requirements)
+        lines = [f"FROM {lock.base}"]
+        if lock.packages:
+            lines += [
+                f"RUN {APT_CACHE} export DEBIAN_FRONTEND=noninteractive && apt-get update && \\",
+                f"    {APT_INSTALL} {shlex.join(lock.packages)} && \\",
+                "    find / -xdev -name __pycache__ -prune -exec rm -r {} + && \\",
+                f"    {APT_CLEAN}",
+            ]
+        lines += self.python_lines()
+        if lock.requirements:
+            lines += [
+                f"COPY <<'requirements.lock' {OWN}/",
+                "\n".join(lock.requirements) + "\nrequirements.lock",
+                f"RUN {PIP_CACHE} pip install --quiet --no-compile --no-deps "
+                f"{'--require-hashes ' if hashed else ''}-r {OWN}/requirements.lock",
+            ]
+        if not asked.notebook:
+            lines += [f"COPY . {WORK}/", f"WORKDIR {WORK}"]
+        folder = f"{WORK}/{asked.folder}".rstrip("/")
+        if asked.uv_lock:
+            lines.append(
+                f"RUN {PIP_CACHE} python3 -m venv /tmp/uv && /tmp/uv/bin/pip install --quiet uv && cd {folder} && \\\n"
+                f"    /tmp/uv/bin/uv sync --active --frozen --no-editable --no-dev && rm -r /tmp/uv"
+            )
+        elif asked.project:
+            lines.append(f"RUN {PIP_CACHE} pip install --quiet --no-compile --no-deps {folder}")
+        if asked.post_build:
+            lines.append(f"RUN chmod +x {folder}/postBuild && {folder}/postBuild")
+        if asked.start:
+            lines += [f"RUN chmod +x {folder}/start", f'ENTRYPOINT ["{folder}/start"]']
+        return "\n".join([*lines, 'CMD ["python3"]', ""])
+
+
+def version_check(wanted: str) -> str:
+    """A line of Python that fails, with the reason, where its version is not the one wanted (`3.11`, or PEP 440's
+    `>=3.10,<3.13`)."""
+    terms = [term.strip() for term in wanted.split(",") if term.strip()]
+    if re.fullmatch(r"\d+\.\d+", wanted):
+        terms = [f"=={wanted}.*"]
+    checks = []
+    for term in terms:
+        match = re.fullmatch(r"(==|!=|>=|<=|>|<|~=)\s*(\d+(?:\.\d+)*)(\.\*)?", term)
+        if match is None:
+            raise InvalidInput(f"requires-python {wanted!r} is not understood", "write it like >=3.10 or ==3.11.*")
+        operator, numbers, wild = match[1], tuple(int(part) for part in match[2].split(".")), match[3]
+        if operator == "~=":
+            checks.append(f"v[:{len(numbers)}]>={numbers} and v[:{len(numbers) - 1}]=={numbers[:-1]}")
+        elif wild or operator in ("==", "!="):
+            checks.append(f"v[:{len(numbers)}]{operator}{numbers}")
+        else:
+            checks.append(f"v[:{len(numbers)}]{operator}{numbers}")
+    said = f"Python {wanted} is asked for, and the base image has "
+    return (
+        f"import sys; v=tuple(sys.version_info[:3]); "
+        f"sys.exit(None if {' and '.join(checks) or 'True'} else {said!r} + '.'.join(map(str, v)))"
+    )
