@@ -7,6 +7,7 @@ the same lock file gives the same image.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -45,18 +46,23 @@ APT_CLEAN = (
 """what apt and dpkg write that is another each time"""
 PYTHON_PACKAGES = ("python3", "python3-venv")
 CONVERT = """\
-import json, sys
+import hashlib, json, sys, urllib.request
+def digest_of(info):
+    hashes = info["archive_info"].get("hashes") or {}
+    if "sha256" in hashes:
+        return hashes["sha256"]
+    with urllib.request.urlopen(info["url"]) as answer:  # the index does not tell
+        return hashlib.sha256(answer.read()).hexdigest()
 for item in json.load(sys.stdin)["install"]:
     name, info = item["metadata"]["name"], item["download_info"]
-    hashes = info.get("archive_info", {}).get("hashes") or {}
     if "vcs_info" in info:
         print(f"{name} @ git+{info['url']}@{info['vcs_info']['commit_id']}")
     elif item.get("is_direct") and "dir_info" in info:
         continue
     elif item.get("is_direct"):
-        print(f"{name} @ {info['url']} --hash=sha256:{hashes['sha256']}")
+        print(f"{name} @ {info['url']} --hash=sha256:{digest_of(info)}")
     else:
-        print(f"{name}=={item['metadata']['version']} --hash=sha256:{hashes['sha256']}")
+        print(f"{name}=={item['metadata']['version']} --hash=sha256:{digest_of(info)}")
 """
 """from pip's installation report to requirements with hashes
 (https://pip.pypa.io/en/stable/reference/installation-report/)"""
@@ -130,7 +136,7 @@ class EnvironmentBuild:
                 raise NotFound(f"there is no lock file {self.path!r}", "build once without --locked")
             self.check(lock)
         if lock is None or relock or not self.fits(lock):
-            lock = self.resolve()
+            lock = self.resolve(relock)
             beside = f"{self.path}.{os.getpid()}"
             with open(beside, "w") as file:
                 file.write(lock.text())
@@ -196,10 +202,11 @@ class EnvironmentBuild:
 
     # Resolving
 
-    def resolve(self) -> Lock:
-        """Resolve what is asked for, in a container; the lock file that comes of it."""
+    def resolve(self, relock: bool) -> Lock:
+        """Resolve what is asked for, in a container; the lock file that comes of it. What was resolved before does not
+        count: the answer is the network's. `relock`: not even that the base's packages are still to be had."""
         layers = self.base_layers()
-        result = self.build(self.resolve_text(), None, "resolved")
+        result = self.build(self.resolve_text(str(time.time_ns()), relock), None, "resolved")
         texts = self.read_files(result.image.id, (f"{OWN}/packages", f"{OWN}/requirements"))
         return Lock(
             str(self.base),
@@ -221,30 +228,35 @@ class EnvironmentBuild:
         finally:
             self.engine.remove(container.id, force=True)
 
-    def resolve_text(self) -> str:
-        """The Containerfile that resolves; its last stage has the results in OWN."""
+    def resolve_text(self, now: str, relock: bool) -> str:
+        """The Containerfile that resolves; its last stage has the results in OWN. `now`: another text each time."""
         asked = self.asked
-        wanted = [*PYTHON_PACKAGES, *asked.packages]
+        install = [
+            "dpkg-query -W -f '${Package}=${Version}\\n' | sort > /tmp/before",
+            "apt-get update",
+            f"{APT_INSTALL} {shlex.join([*PYTHON_PACKAGES, *asked.packages])}",
+            "dpkg-query -W -f '${Package}=${Version}\\n' | sort > /tmp/after",
+            f"comm -13 /tmp/before /tmp/after > {OWN}/packages",
+        ]
+        # a base that has Python needs no apt, and need not be a Debian
+        needs = "false" if asked.packages else "python3 -c 'import ensurepip, venv' 2> /dev/null"
         lines = [
             f"FROM {self.base} AS resolved",
-            f"RUN {APT_CACHE} mkdir -p {OWN} && \\",
-            "    dpkg-query -W -f '${Package}=${Version}\\n' | sort > /tmp/before && \\",
-            f"    export DEBIAN_FRONTEND=noninteractive && apt-get update && {APT_INSTALL} {shlex.join(wanted)} && \\",
-            "    dpkg-query -W -f '${Package}=${Version}\\n' | sort > /tmp/after && \\",
-            f"    comm -13 /tmp/before /tmp/after > {OWN}/packages",
+            f"RUN {APT_CACHE} export DEBIAN_FRONTEND=noninteractive && mkdir -p {OWN} && touch {OWN}/packages && \\",
+            f"    {{ {needs} || {{ {' && '.join(install)}; }}; }}" + (f" # {now}" if asked.packages or relock else ""),
             *self.python_lines(),
         ]
         if asked.uv_lock:
             lines.append(f"RUN touch {OWN}/requirements")
             return "\n".join([*lines, ""])
-        lines += [f"COPY <<'convert.py' {OWN}/", CONVERT + "convert.py", *self.copies()]
+        lines += [*copy_text(CONVERT, f"{OWN}/convert.py"), *self.copies()]
         arguments = self.resolve_arguments()
         if not arguments:
             return "\n".join([*lines, f"RUN touch {OWN}/requirements", ""])
         lines += [
             f"RUN {PIP_CACHE} cd {OWN} && pip install --quiet --dry-run --ignore-installed --report report.json \\",
             f"    {arguments} && \\",
-            "    python3 convert.py < report.json > requirements",
+            f"    python3 convert.py < report.json > requirements # {now}",
         ]
         return "\n".join([*lines, ""])
 
@@ -258,8 +270,7 @@ class EnvironmentBuild:
         asked = self.asked
         lines = []
         if asked.requirements:
-            end = "requirements.txt"
-            lines += [f"COPY <<'{end}' {OWN}/asked/", asked.requirements.rstrip("\n") + f"\n{end}"]
+            lines += copy_text(asked.requirements, f"{OWN}/asked/requirements.txt")
             folder = f"{asked.folder}/" if asked.folder else ""
             lines += [
                 f"COPY {json.dumps([f'{folder}{path}', f'{OWN}/asked/{path}'])}" for path in asked.included
@@ -297,8 +308,7 @@ class EnvironmentBuild:
         lines += self.python_lines()
         if lock.requirements:
             lines += [
-                f"COPY <<'requirements.lock' {OWN}/",
-                "\n".join(lock.requirements) + "\nrequirements.lock",
+                *copy_text("\n".join(lock.requirements), f"{OWN}/requirements.lock"),
                 f"RUN {PIP_CACHE} pip install --quiet --no-compile --no-deps "
                 f"{'--require-hashes ' if hashed else ''}-r {OWN}/requirements.lock",
             ]
@@ -317,6 +327,12 @@ class EnvironmentBuild:
         if asked.start:
             lines += [f"RUN chmod +x {folder}/start", f'ENTRYPOINT ["{folder}/start"]']
         return "\n".join([*lines, 'CMD ["python3"]', ""])
+
+
+def copy_text(text: str, path: str) -> list[str]:
+    """Lines that write a text to a file of the image, whatever is in it: it cannot have its own digest in it."""
+    end = f"end-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return [f"COPY <<'{end}' {path}", text.rstrip("\n"), end]
 
 
 def version_check(wanted: str) -> str:
