@@ -246,7 +246,8 @@ def add_wheel(folder: Path, name: str, version: str, requires: str = "") -> None
     (place / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>")
 
 
-@pytest.mark.requires("busybox")
+@pytest.mark.requires("busybox", "root")  # what it needs of the user is tested with other builds; it takes a while
+@pytest.mark.timeout(400)
 def test_a_repository(base_engine: Engine, busybox_tar: bytes, index: Path, tmp_path: Path) -> None:
     base_engine.catalog.import_root([python_root(busybox_tar)], ["with-python"])
     context = tmp_path / "repository"
