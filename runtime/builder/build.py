@@ -119,8 +119,6 @@ class Build:
         """Keep what was learned of the context; idempotent."""
         if self.wake >= 0:
             self.context.close()
-            if self.used_materials is not None:
-                self.used_materials.close()
             os.close(self.wake)
             self.wake = -1
 
@@ -228,8 +226,7 @@ class Build:
 
         self.may_work = True
         self.engine.launcher()  # before there are threads, so that it can be a fork of this process
-        self.materials.prepare()
-        with ThreadPoolExecutor(len(stages), "nbhull-build") as pool:
+        with self.engine.catalog.making(), ThreadPoolExecutor(len(stages), "nbhull-build") as pool:
             try:
                 with self.lock:
                     self.results = {stage.index: pool.submit(self.stage, stage) for stage in stages}

@@ -32,13 +32,6 @@ class Materials:
         self.catalog = engine.catalog
         self.workshop = self.catalog.workshop
 
-    def prepare(self) -> None:
-        """Have what takes time to start stand ready."""
-        self.workshop.worker_client()
-
-    def close(self) -> None:
-        """Nothing is held that the engine does not close."""
-
     # Layers
 
     def place(self, layers: list[str], job: Job, stream: Iterable[bytes]) -> str:
@@ -159,17 +152,16 @@ class Materials:
     def from_path(self, path: str) -> State:
         """The state that an archive, a folder with an image, or a root file system is."""
         from nbhull.runtime.builder import bases
+        from nbhull.runtime.images import archives
 
-        load = getattr(self.engine, "load", None)
         if os.path.isdir(path) and not os.path.exists(f"{path}/oci-layout"):
             return self.from_root(folder_stream(path), path)
         if os.path.isfile(path) and not is_image_archive(path):
             return self.from_root(file_stream(path), path)
-        if load is None:
-            raise InvalidInput(f"{path!r} cannot be loaded", "give the folder of a root file system")
-        (image, *others) = load(path)
-        if others:
-            raise InvalidInput(f"{path!r} has several images", "load it, and name the one to build on")
+        found = archives.load(self.catalog, path)
+        if len(found) != 1:
+            raise InvalidInput(f"{path!r} has {len(found)} images", "load it, and name the one to build on")
+        image = found[0]
         return bases.state_of(self.engine, self.engine.store.find("images", image.id, "image"))
 
     def from_root(self, stream: Iterator[bytes], path: str) -> State:
