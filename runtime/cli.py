@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from nbhull.runtime.launcher.client import Client
     from nbhull.runtime.verbs.definition import Verb
     from nbhull.runtime.verbs.results import Result
 
@@ -70,10 +71,22 @@ def _foreground_status(error: HullError) -> int:
 def _execute(verb: Verb, values: dict[str, Any]) -> Result:
     if not verb.needs_engine:
         return execute(verb, values, None)
+    begun = None
+    if verb.name == "run":
+        begun = begin_launcher()
     from nbhull.runtime.engine import Engine
 
-    with Engine(fork=True) as engine:
+    with Engine(fork=True, begun=begun) as engine:
         return execute(verb, values, engine)
+
+
+def begin_launcher() -> Client | None:
+    """Start a launcher, which takes as long as what is imported here next. None where the store is not there yet."""
+    from nbhull.runtime.launcher import client
+    from nbhull.runtime.running import default_home
+
+    home = default_home()
+    return client.begin(home, fork=True) if os.path.isdir(home) else None
 
 
 def _complain(error: HullError) -> None:

@@ -166,6 +166,8 @@ def compose(
     first."""
     own = generations.own(store, identity, record)
     root, *parts = writable_parts(store, identity, record, layers, own)
+    for part in (root, *parts):
+        part["volatile"] = spec.transient
     mounts = [*parts, *(part for part in record["parts"] if part["kind"] != "overlay")]
     if record["base"] != OWN_ROOT:
         mounts += hostimage.system_mounts()

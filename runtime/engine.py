@@ -21,7 +21,7 @@ from nbhull.runtime.model import (
     parse_name,
 )
 from nbhull.runtime.rows import container_of, image_of, spec_of
-from nbhull.runtime.running import holds, is_running, socket_folder, sweep_ended
+from nbhull.runtime.running import default_home, holds, is_running, socket_folder, sweep_ended
 from nbhull.runtime.snapshots import generations, journal
 from nbhull.runtime.store import NAMED, Store
 
@@ -46,15 +46,28 @@ class Engine:
     on first use and ends, with all its containers, when the Engine is closed or its process dies.
     """
 
-    def __init__(self, home: str | os.PathLike[str] | None = None, *, fork: bool = False) -> None:
+    def __init__(
+        self,
+        home: str | os.PathLike[str] | None = None,
+        *,
+        fork: bool = False,
+        begun: client.Client | None = None,
+    ) -> None:
         """`home`: the store; None takes $NBHULL_HOME, else the user's data folder.
 
         `fork`: start the launcher as a fork of this process (quicker; for processes without threads).
+        `begun`: a launcher of that store that is starting already (`client.begin`); it is the engine's from here on.
         Raises HostUnable when the store cannot be used."""
-        self.store = Store(os.fspath(home or default_home()))
+        try:
+            self.store = Store(os.fspath(home or default_home()))
+        except BaseException:
+            if begun is not None:
+                begun.close()
+            raise
         self.fork = fork
         self.lock = Lock()
-        self.own: client.Client | None = None
+        self.own = begun
+        self.has_swept = False
         self.library: Catalog | None = None
         self.others: dict[str, client.Client] = {}
 
@@ -76,20 +89,25 @@ class Engine:
                 self.library.workshop.close()
                 self.library = None
             if self.own is not None:
+                self.own.leave()  # it cleans up while the index is closed
+            self.store.close()
+            if self.own is not None:
                 self.own.close()
                 self.own = None
-        self.store.close()
 
     # Launchers
 
     def launcher(self) -> client.Client:
         """This engine's launcher, started on first use, and again if it was lost."""
         with self.lock:
-            if self.own is not None and not is_running(self.own.folder):
+            if self.own is not None and not self.own.is_starting and not is_running(self.own.folder):
                 self.own.close()
                 self.own = None
-            if self.own is None:
+                self.has_swept = False
+            if not self.has_swept:
                 sweep_ended()
+                self.has_swept = True
+            if self.own is None:
                 self.own = client.start(self.store.home, fork=self.fork)
             return self.own
 
@@ -375,7 +393,8 @@ class Engine:
         with journal.locked(self.store, row["id"]):
             self.store.query("delete from containers where id = ?", row["id"])
         if row["launcher"]:
-            self.launcher().request("delete", path=f"containers/{row['id']}")
+            # A launcher of one command has nobody else to serve while it deletes.
+            self.launcher().request("delete", path=f"containers/{row['id']}", in_child=not self.fork)
         else:  # perhaps because no launcher can be had here
             remove_plain(self.store.path("containers", row["id"]))
 
@@ -432,15 +451,6 @@ class FolderDescriptor:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def default_home() -> str:
-    """The store's folder: $NBHULL_HOME, else /var/lib/nbhull for root, else the XDG data folder."""
-    if home := os.environ.get("NBHULL_HOME"):
-        return home
-    if os.getuid() == 0 and "XDG_DATA_HOME" not in os.environ:
-        return "/var/lib/nbhull"
-    return f"{os.environ.get('XDG_DATA_HOME') or os.path.expanduser('~/.local/share')}/nbhull"
 
 
 def remove_plain(folder: str) -> None:

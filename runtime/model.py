@@ -100,6 +100,9 @@ class ContainerSpec(Record):
     sys.prefix of the Jupyter server; None means the environment that nbhull itself runs in"""
     labels: dict[str, str] = EMPTY
     confinement: Confinement = Confinement()
+    transient: bool = False
+    """it is removed when its command ends, so its files need not outlive a crash of the machine, and are not
+    written to the disk for its end"""
 
 
 class ProcessSpec(Record):

@@ -6,10 +6,19 @@ import fcntl
 import os
 import time
 
-from nbhull.runtime.launcher import broker, client
+from nbhull.runtime.launcher import client
 
 YOUNG = 10.0
 """seconds; a launcher's folder without a held lock is left alone for so long, since it may be starting"""
+
+
+def default_home() -> str:
+    """The store's folder: $NBHULL_HOME, else /var/lib/nbhull for root, else the XDG data folder."""
+    if home := os.environ.get("NBHULL_HOME"):
+        return home
+    if os.getuid() == 0 and "XDG_DATA_HOME" not in os.environ:
+        return "/var/lib/nbhull"
+    return f"{os.environ.get('XDG_DATA_HOME') or os.path.expanduser('~/.local/share')}/nbhull"
 
 
 def socket_folder(launcher: str, identity: str) -> str:
@@ -20,7 +29,7 @@ def socket_folder(launcher: str, identity: str) -> str:
 def is_running(folder: str) -> bool:
     """Whether the launcher of that folder lives: it holds its lock."""
     try:
-        fd = os.open(f"{folder}/{broker.LOCK}", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(f"{folder}/{client.LOCK}", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -47,4 +56,6 @@ def sweep_ended() -> None:
         except FileNotFoundError:
             continue
         if not young and not is_running(folder):
-            broker.sweep(folder)
+            from nbhull.runtime.launcher.broker import sweep
+
+            sweep(folder)

@@ -18,6 +18,7 @@ from nbhull.runtime.errors import HostUnable, HullError, LauncherLost, NotFound,
 from nbhull.runtime.files import remove_tree
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.launcher.child import last_act
+from nbhull.runtime.launcher.client import LOCK, SOCKET
 from nbhull.runtime.launcher.holder import Holder
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.lean import Socket, signal, socket
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
 
 IDLE = 100
 """milliseconds without a request after which a spare init is prepared"""
-LOCK, SOCKET, STAGE, GROUPS = "lock", "launcher.sock", "stage", "cgroups"
-"""files of a launcher's folder: held locked while it lives; where other processes of the user ask
-it; where the holder mounts; the cgroup folders it made, for who cleans up after a killed one"""
+STAGE, GROUPS = "stage", "cgroups"
+"""in a launcher's folder: where the holder mounts; the cgroup folders it made, for who cleans up after a killed one"""
 
 
 class Launcher:

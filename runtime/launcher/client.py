@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+LOCK, SOCKET = "lock", "launcher.sock"
+"""files of a launcher's folder: held locked while it lives; where other processes of the user ask it"""
 LONGEST_SOCKET_PATH = 107
 """bytes in sockaddr_un.sun_path, its final NUL left out (unix(7))"""
 
@@ -52,6 +54,9 @@ class Client:
         self.folder = folder
         self.pid = pid
         """the launcher's process id, if it is this process's child"""
+        self.is_starting = False
+        """whether it has not told yet that it is up"""
+        self.lock = Lock()
 
     def request(
         self, op: str, descriptors: list[int] | None = None, **arguments: Any
@@ -61,7 +66,8 @@ class Client:
             return wire.receive_answer(channel)
 
     def open(self, op: str, descriptors: list[int] | None = None, **arguments: Any) -> Socket:
-        """Ask; the answers come on the socket returned."""
+        """Ask; the answers come on the socket returned. Raises what `await_up` does."""
+        self.await_up()
         ours, theirs = wire.pair()
         try:
             with theirs:
@@ -71,10 +77,29 @@ class Client:
             raise
         return ours
 
+    def await_up(self) -> None:
+        """Wait until a launcher that was begun is up. Raises HostUnable, with what mends it, where the machine
+        refuses; the launcher has ended then."""
+        with self.lock:
+            if not self.is_starting:
+                return
+            self.is_starting = False
+            try:
+                wire.receive_answer(self.channel)
+            except BaseException as error:
+                self.close()
+                if isinstance(error, SyscallFailed):
+                    raise explained(error) from error
+                raise
+
+    def leave(self) -> None:
+        """Leave the launcher, without waiting for what it then does; idempotent."""
+        self.channel.close()
+
     def close(self) -> None:
         """Leave the launcher; one that this process started ends with all its containers, and has
         cleaned up when this returns."""
-        self.channel.close()
+        self.leave()
         if self.pid:
             try:
                 os.waitpid(self.pid, 0)
@@ -84,10 +109,17 @@ class Client:
 
 
 def start(home: str, *, fork: bool) -> Client:
-    """Start a launcher for the store at `home`.
+    """Start a launcher for the store at `home`, and wait until it is up; see `begin` and `Client.await_up`."""
+    client = begin(home, fork=fork)
+    client.await_up()
+    return client
+
+
+def begin(home: str, *, fork: bool) -> Client:
+    """Start a launcher for the store at `home`, a folder that exists.
 
     `fork`: do so by a fork of this process, which is quick but needs it to be single-threaded; else
-    a new interpreter is executed. Raises HostUnable, with what mends it, where the machine refuses.
+    a new interpreter is executed. Raises HostUnable where it cannot have a folder.
     """
     folder = f"{runtime_folder()}/{os.urandom(4).hex()}"
     if len(os.fsencode(folder)) + 40 > LONGEST_SOCKET_PATH:
@@ -105,13 +137,7 @@ def start(home: str, *, fork: bool) -> Client:
             ours.send(os.fsencode(word))
     theirs.close()
     client = Client(ours, folder, pid)
-    try:
-        wire.receive_answer(ours)
-    except BaseException as error:
-        client.close()
-        if isinstance(error, SyscallFailed):
-            raise explained(error) from error
-        raise
+    client.is_starting = True
     return client
 
 
@@ -127,13 +153,15 @@ def fork_launcher(server: Socket, folder: str, home: str) -> int:
     """A launcher as a fork of this process."""
     if other_threads():
         raise InvalidInput("a process with threads cannot fork a launcher", "use Engine(fork=False)")
-    from nbhull.runtime.launcher.broker import Launcher
     from nbhull.runtime.launcher.child import last_act
-    from nbhull.runtime.linux.process import close_all_but
 
     pid = os.fork()
     if pid == 0:
         with last_act(server, "the launcher's fork"):
+            # here, so that this process can go on meanwhile
+            from nbhull.runtime.launcher.broker import Launcher
+            from nbhull.runtime.linux.process import close_all_but
+
             os.setsid()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             for number in (signal.SIGTERM, signal.SIGHUP):
@@ -170,7 +198,7 @@ def connect(folder: str) -> Client:
     """A connection to a running launcher of the same user, by its folder. Raises LauncherLost."""
     channel = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        channel.connect(f"{folder}/launcher.sock")
+        channel.connect(f"{folder}/{SOCKET}")
     except OSError as error:
         channel.close()
         raise LauncherLost("the launcher that held this container has ended", "start the container again") from error

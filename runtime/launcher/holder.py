@@ -314,8 +314,13 @@ class Holder:
         in_child(channel, lambda: self.stage.copy(request["source"], request["target"]))
 
     def do_delete(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
-        """Delete a folder of the store, in a child of its own."""
-        in_child(channel, lambda: remove_tree(self.stage.path(request["path"])))
+        """Delete a folder of the store, in a child of its own if it may take long."""
+        path = self.stage.path(request["path"])
+        if request.get("in_child", True):
+            in_child(channel, lambda: remove_tree(path))
+            return
+        remove_tree(path)
+        wire.send_answer(channel, "done")
 
 
 def await_idle(init: Socket) -> None:

@@ -72,7 +72,8 @@ class Stage:
         if source:
             lowers.append(source)
         try:
-            return make_overlay(lowers, self.path(entry["upper"]), self.path(entry["work"]), self.base)
+            upper, work = self.path(entry["upper"]), self.path(entry["work"])
+            return make_overlay(lowers, upper, work, self.base, volatile=entry.get("volatile", False))
         finally:
             if attached:
                 linux.umount2(attached, linux.MNT_DETACH)
@@ -149,9 +150,13 @@ class Stage:
         copy_tree(self.path(source), self.path(target))
 
 
-def make_overlay(lowers: list[str], upper: str, work: str, stage: str) -> int:
-    """A detached overlay mount by the new mount API, else by mount(2) (before Linux 6.5)."""
+def make_overlay(lowers: list[str], upper: str, work: str, stage: str, *, volatile: bool = False) -> int:
+    """A detached overlay mount by the new mount API, else by mount(2) (before Linux 6.5).
+
+    `volatile`: its end need not wait until all that the upper folder's file system holds is on the disk."""
     options: list[tuple[str, str | None]] = [("userxattr", None), ("index", "off"), ("metacopy", "off")]
+    if volatile:
+        options.append(("volatile", None))
     last = [("upperdir", upper), ("workdir", work)]
     try:
         return make_filesystem("overlay", [*options, *(("lowerdir+", lower) for lower in lowers), *last])

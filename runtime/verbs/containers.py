@@ -115,6 +115,7 @@ def container_spec(values: dict[str, Any]) -> ContainerSpec:
         network=values["network"] or "host",
         mounts=values["volume"],
         confinement=confinement,
+        transient=values["rm"],
     )
 
 
