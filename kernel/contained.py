@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from nbhull.kernel.checkpoints import Checkpoint, Checkpoints
 from nbhull.kernel.command import CommandFinder, KernelCommand
 from nbhull.kernel.config import KernelConfig
 from nbhull.kernel.folder import WorkingFolder
@@ -20,7 +21,8 @@ from nbhull.kernel.logged import LoggedProgress
 from nbhull.kernel.names import CONNECTION_FILE, CONTROL_SOCKET, CONTROL_VARIABLE, NOTICES_FILE, PENDING_FILE
 from nbhull.runtime.engine import Engine, Process
 from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound, ProcessFailed
-from nbhull.runtime.model import Container, ContainerSpec, Mount, ProcessSpec
+from nbhull.runtime.model import Container, ContainerSpec, Image, Mount, ProcessSpec
+from nbhull.runtime.verbs.results import short_id
 
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
@@ -54,6 +56,7 @@ class ContainedKernel:
         self.socket_folder = ""
         """the folder as the clients know it, the same for the whole life of the kernel"""
         self.resetting = False
+        self.checkpoints = Checkpoints()
         self._lock = threading.RLock()
         self._launch: Launch | None = None
         # so that a kernel that nobody shuts down (its manager gave it up) does not keep its container
@@ -141,6 +144,7 @@ class ContainedKernel:
             if self.process is not None:
                 self.process.close()
             self.process = None
+            self.checkpoints.clear()
             remains, self._remains[:] = list(self._remains), []
             if os.path.islink(self.socket_folder):
                 os.unlink(self.socket_folder)
@@ -170,9 +174,7 @@ class ContainedKernel:
         container = self._running()
         command = self.find_command()
         inner = dict(launch.connection, transport="ipc", ip=f"{container.socket_folder}/k")
-        for port in PORTS:
-            with suppress(FileNotFoundError):
-                os.unlink(f"{inner['ip']}-{inner[port]}")
+        self._unlink_sockets(launch)
         self._write(CONNECTION_FILE, json.dumps(inner))
         if pending is not None:
             self._write(PENDING_FILE, json.dumps(pending))
@@ -191,6 +193,12 @@ class ContainedKernel:
             if self.process is not None:
                 self.process.close()
             self.process = self.engine.spawn(container.id, spec, stdio)
+
+    def _unlink_sockets(self, launch: Launch) -> None:
+        """Take the sockets of an ended kernel away."""
+        for port in PORTS:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self._running().socket_folder}/k-{launch.connection[port]}")
 
     def is_up(self) -> bool:
         """Whether the kernel listens. Raises HullError with its last words if it has ended."""
@@ -249,24 +257,85 @@ class ContainedKernel:
 
     # -- what the kernel may ask for -----------------------------------------------------------
 
-    def reset(self, snapshot: str | None, pending: Mapping[str, Any] | None) -> None:
-        """Put the files back on a snapshot and start the kernel anew, on the same connection.
+    def snapshot(self, name: str | None, pid: int | None = None) -> tuple[Image, list[str]]:
+        """Keep the container's files as an image; and the kernel's memory, if a process of the container holds it.
+        Gives the names of the snapshots whose memory had to go for it, too. Raises HullError."""
+        if pid is None:
+            return self.engine.snapshot(self._running().id, name), []
+        with self._lock:
+            process, connection = self._adopt_process(pid)
+            try:
+                image = self.engine.snapshot(self._running().id, name)
+            except BaseException:
+                process.close()
+                raise
+            return image, self.checkpoints.put(Checkpoint(image, process, connection))
 
-        `pending` is handed to the new kernel, which finishes the request that asked for this.
+    def _adopt_process(self, pid: int) -> tuple[Process, Mapping[str, Any]]:
+        """A process that the kernel started, and the connection that both have."""
+        container = self._running()
+        if self._launch is None:
+            raise Conflict("the kernel is being stopped", "start it again")
+        return self.engine.adopt(container.id, pid), self._launch.connection
+
+    def memory_goes_on(self, pid: int) -> Image:
+        """After a checkpoint was woken: the process that is it from now on. Gives its snapshot. Raises HullError."""
+        with self._lock:
+            image, self.checkpoints.waking = self.checkpoints.waking, None
+            if image is None:
+                raise Conflict("no checkpoint was woken", "take a snapshot with %container snapshot --memory")
+            self.checkpoints.put(Checkpoint(image, *self._adopt_process(pid)))
+            return image
+
+    def reset(self, snapshot: str | None, pending: Mapping[str, Any] | None, *, files_only: bool = False) -> None:
+        """Put the files back on a snapshot, and the memory if it was kept (and not `files_only`); else the kernel
+        starts anew, on the same connection.
+
+        `pending` is handed to the kernel that goes on, which finishes the request that asked for this.
         Raises HullError; the old kernel goes on if nothing had happened yet.
         """
         with self._lock:
             container = self._running()
             if self._launch is None or self.process is None:
                 raise Conflict("the kernel is being stopped", "start it again")
+            had_memory = set(self.checkpoints.by_image)
             self.resetting = True
             try:
-                self._adopt(self.engine.reset(container.id, snapshot))
+                self._adopt(self.engine.reset(container.id, snapshot, keep=self.checkpoints.pids()))
+                image = self._running().snapshot
+                checkpoint = None if files_only else self.checkpoints.take(image, self._launch.connection)
+                lost = image in had_memory and checkpoint is None and not files_only
                 if self.folder.mount is None:
                     self._make_folder(self.folder.path)
+                if checkpoint is not None:
+                    if pending is not None:
+                        what = f"reset to {checkpoint.image.name}: files and memory are as they were"
+                        pending = {**pending, "message": what}
+                    self._wake(checkpoint, pending)
+                    return
+                what = "the files are as they were, the kernel is new"
+                if lost:
+                    what += " (the memory of this snapshot is lost: the container had run out of it, or was stopped)"
+                if pending is not None:
+                    pending = {**pending, "message": f"reset to {self._image_name(image)}: {what}"}
                 self._spawn(self._launch, pending)
             finally:
                 self.resetting = False
+
+    def _image_name(self, image: str | None) -> str:
+        """A snapshot's name, for people; None is the image that the container was made from."""
+        names = {each.id: each.name for each in self.engine.images()}
+        return self._running().image if image is None else names.get(image) or short_id(image)
+
+    def _wake(self, checkpoint: Checkpoint, pending: Mapping[str, Any] | None) -> None:
+        """Let a checkpoint be the kernel."""
+        assert self._launch is not None
+        assert self.process is not None
+        self._unlink_sockets(self._launch)
+        if pending is not None:
+            self._write(PENDING_FILE, json.dumps(pending))
+        self.process.close()
+        self.process = checkpoint.wake()
 
     def _control_path(self) -> str | None:
         if self.config.control == "none":

@@ -18,6 +18,7 @@ from contextlib import suppress
 from time import time
 from typing import Any
 
+from nbhull.kernel.checkpoints import BUDGET
 from nbhull.kernel.contained import ContainedKernel
 from nbhull.kernel.engines import submit
 from nbhull.kernel.names import CONTROL_SOCKET
@@ -38,7 +39,6 @@ from nbhull.runtime.verbs.results import (
     container_fields,
     container_table,
     image_table,
-    short_id,
     snapshot_taken,
 )
 
@@ -64,6 +64,7 @@ class ControlService:
             "ps": self.ps,
             "images": self.images,
             "snapshot": self.snapshot,
+            "woken": self.woken,
             "reset": self.reset,
         }
 
@@ -136,28 +137,27 @@ class ControlService:
         return image_table([image for image in self.kernel.engine.images() if not image.auto], time())
 
     def snapshot(self, params: dict[str, Any]) -> Result:
-        """Keep this container's files as an image."""
-        return snapshot_taken(self.kernel.engine.snapshot(self.own_id(), name_in(params)))
+        """Keep this container's files as an image; with `memory`, the number of the process that holds the kernel's
+        memory as it is now."""
+        image, dropped = self.kernel.snapshot(name_in(params), pid_in(params))
+        taken = snapshot_taken(image)
+        notices = [f"the memory of {name} was dropped: {BUDGET} are kept" for name in dropped]
+        return Names(taken.names, notices=[*taken.notices, *notices])
+
+    def woken(self, params: dict[str, Any]) -> Result:
+        """A checkpoint has become the kernel: `memory` is the process that is the checkpoint now."""
+        pid = pid_in(params)
+        if pid is None:
+            raise InvalidInput("memory is missing", "give the number of a process")
+        return Names([self.kernel.memory_goes_on(pid).name])
 
     def reset(self, params: dict[str, Any]) -> Result:
         """Put this container's files back. The asking kernel ends; `pending` goes to the next one."""
         name, pending = name_in(params), params.get("pending")
-        if pending is not None:
-            if not isinstance(pending, dict):
-                raise InvalidInput("pending is not an object", "ask with %container reset")
-            container = self.kernel.engine.container(self.own_id())
-            target = name or (container.snapshot and self.image_name(container.snapshot)) or container.image
-            pending = {
-                **pending,
-                "message": f"reset to {target}: the files are as they were, the kernel is new",
-            }
-        self.kernel.reset(name, pending)
+        if pending is not None and not isinstance(pending, dict):
+            raise InvalidInput("pending is not an object", "ask with %container reset")
+        self.kernel.reset(name, pending, files_only=params.get("files") is True)
         return Names([self.own_id()])
-
-    def image_name(self, identity: str) -> str:
-        """An image's name, for people."""
-        names = {image.id: image.name for image in self.kernel.engine.images()}
-        return names.get(identity) or short_id(identity)
 
     def own_id(self) -> str:
         """The id of the container that asks."""
@@ -180,6 +180,14 @@ def name_in(params: dict[str, Any]) -> str | None:
     """The name that a request gives, if any; raises InvalidInput for a malformed one."""
     name = params.get("name")
     return None if name is None else parse_name(name)
+
+
+def pid_in(params: dict[str, Any]) -> int | None:
+    """The process that a request gives as `memory`, if any; raises InvalidInput for a malformed one."""
+    pid = params.get("memory")
+    if pid is not None and (type(pid) is not int or not 1 < pid < 1 << 22):
+        raise InvalidInput("memory is not the number of a process", "ask with %container snapshot --memory")
+    return pid
 
 
 class RequestError(Exception):

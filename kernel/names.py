@@ -1,5 +1,7 @@
 """Names that both sides of the wall agree on: files in a socket folder, variables of a kernel."""
 
+from signal import SIGUSR2
+
 CONNECTION_FILE = "connection.json"
 NOTICES_FILE = "notices.json"
 PENDING_FILE = "pending.json"
@@ -9,3 +11,6 @@ CONTROL_VARIABLE = "NBHULL_CONTROL"
 """path of the control socket; `none` where the kernelspec gives no control"""
 HISTORY_FILE = "history.sqlite"
 """IPython's history, in the socket folder"""
+
+WAKE = SIGUSR2
+"""the signal that makes a checkpoint the kernel"""

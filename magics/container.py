@@ -11,6 +11,7 @@ import shlex
 from typing import Any
 
 from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.display import display
 
 from nbhull.kernel.names import CONTROL_VARIABLE
 from nbhull.kernel.rpc import call, decode_result
@@ -46,7 +47,8 @@ class ContainerMagics(Magics):
 
         %container                    what it is, and what it uses
         %container snapshot [NAME]    keep its files, as they are now
-        %container reset [NAME]       put them back; the kernel starts anew
+          --memory                    and the variables, as they are when the cell ends
+        %container reset [NAME]       put them back; without the memory, the kernel starts anew
         %container ps                 containers
         %container images             images and snapshots
         %container help [VERB]        more about each
@@ -56,8 +58,8 @@ class ContainerMagics(Magics):
         except HullError as error:
             raise ContainerError(error) from None
 
-    def obey(self, line: str) -> Result:
-        """Do what a line says. Raises HullError."""
+    def obey(self, line: str) -> Result | None:
+        """Do what a line says: None if it will be done when the cell has ended. Raises HullError."""
         verb, values = parse(split(line), "magic")
         if not verb.needs_engine:
             return execute(verb, values, None)
@@ -66,6 +68,11 @@ class ContainerMagics(Magics):
             return on_host(verb, values)
         params = {key: value for key, value in values.items() if value is not None}
         kernel: Any = getattr(self.shell, "kernel", None)
+        if verb.name == "snapshot" and params.pop("memory"):
+            if not hasattr(kernel, "memory"):
+                raise NotFound("the memory of this kernel cannot be kept", "it can where Python 3.11 or later runs")
+            kernel.memory.ask(params, lambda result: display(Shown(decode_result(result))))
+            return None
         if verb.name == "reset" and hasattr(kernel, "surrender"):
             params["pending"] = kernel.surrender()
         return decode_result(call(control, verb.name, params))
@@ -91,6 +98,6 @@ def split(line: str) -> list[str]:
         raise InvalidInput(f"the line cannot be read: {str(error).lower()}", "close the quotation") from error
 
 
-def shown(result: Result) -> Shown | None:
+def shown(result: Result | None) -> Shown | None:
     """A result as something that a notebook displays; nothing where there is nothing to see."""
-    return Shown(result) if result.text() else None
+    return Shown(result) if result is not None and result.text() else None

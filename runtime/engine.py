@@ -27,7 +27,7 @@ from nbhull.runtime.store import NAMED, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from sqlite3 import Row
     from types import TracebackType
     from typing import Any
@@ -311,6 +311,12 @@ class Engine:
             tty=spec.tty,
         )
 
+    def adopt(self, ref: str, pid: int) -> Process:
+        """A process of a running container that was started by another one in it; `pid` is its number there. Its end
+        is told once its parent has ended. Raises NotFound when there is none, or it is spoken to already."""
+        row = self.row(ref)
+        return client.adopt(self.launcher_of(row), container=row["id"], pid=pid)
+
     def command(self, ref: str, words: Sequence[str], entrypoint: str | None = None) -> tuple[str, ...]:
         """What to run in a container for `words`: with its image's Entrypoint, which `entrypoint` replaces, or its Cmd.
 
@@ -409,13 +415,16 @@ class Engine:
         image, road, reason = taking.take(self, ref, name, note=note, pinned=pinned)
         return image_of(self.store.find("images", image, "image"), road, reason)
 
-    def reset(self, ref: str, name: str | None = None) -> Container:
+    def reset(self, ref: str, name: str | None = None, *, keep: Collection[int] = ()) -> Container:
         """Put the container's files back on a snapshot (None: the last one made or reset to, else
         the image itself). All its processes end; a running container is running again, empty,
-        with the same id, name and socket folder, when this returns. `undo` takes it back."""
+        with the same id, name and socket folder, when this returns. `undo` takes it back.
+
+        `keep`: processes, by their numbers inside, that have no file of the container's open. They live on, with the
+        files of the snapshot around them, but for where that cannot be: then they end as all others do."""
         from nbhull.runtime.snapshots import resetting
 
-        resetting.reset(self, ref, name)
+        resetting.reset(self, ref, name, keep)
         return self.container(ref)
 
     def undo(self, ref: str) -> Container:

@@ -15,8 +15,11 @@ from ipykernel.kernelapp import IPKernelApp
 from tornado.ioloop import IOLoop
 from traitlets import Type
 
+from nbhull.kernel.app import inspection
+from nbhull.kernel.app.checkpoint import Woken
 from nbhull.kernel.app.handover import Handover, await_subscribers
 from nbhull.kernel.app.kernel import HullKernel
+from nbhull.kernel.app.revival import revive
 from nbhull.kernel.names import HISTORY_FILE, NOTICES_FILE, PENDING_FILE
 
 EXTENSION = "nbhull.magics"
@@ -29,8 +32,11 @@ class HullKernelApp(IPKernelApp):
 
     handover: Handover | None = None
 
+    is_copy = False
+    """whether this process was a checkpoint before"""
+
     def init_sockets(self) -> None:
-        """Called by `initialize` once the connection file is read."""
+        """Called by `initialize` once the connection file is read, and in a copy of this process."""
         if (pending := take_file(self.beside_connection_file(PENDING_FILE))) is not None:
             self.handover = Handover(pending)
         super().init_sockets()
@@ -54,6 +60,11 @@ class HullKernelApp(IPKernelApp):
         self.iopub_thread.start()
         self.iopub_socket = self.iopub_thread.background_socket
 
+    def configure_tornado_logger(self) -> None:
+        """Called by `init_iopub`; one handler is enough."""
+        if not self.is_copy:
+            super().configure_tornado_logger()
+
     def init_kernel(self) -> None:
         """Called by `initialize`: the last moment at which the shell socket is this thread's alone."""
         if self.handover is not None:
@@ -62,8 +73,10 @@ class HullKernelApp(IPKernelApp):
             # Beside the container's files: a database that is always open would have every snapshot copy them all.
             self.config.HistoryManager.hist_file = self.beside_connection_file(HISTORY_FILE)
         super().init_kernel()
-        if self.handover is not None and isinstance(self.kernel, HullKernel):
-            self.kernel.inherited = self.handover.queue
+        if isinstance(self.kernel, HullKernel):
+            if self.handover is not None:
+                self.kernel.inherited = self.handover.queue
+            self.kernel.memory.baseline = inspection.open_things()
 
     def init_extensions(self) -> None:
         """Called by `initialize`; the user's configuration of extensions stays."""
@@ -73,11 +86,27 @@ class HullKernelApp(IPKernelApp):
             show_once(self.shell, [str(notice) for notice in notices])
 
     def start(self) -> None:
-        """Called by `launch_instance`; runs until the kernel ends."""
-        if self.handover is not None:
-            # behind the kernel's own `starting`, which would else be the last that a client hears
-            IOLoop.current().add_callback(self.handover.publish_idle, self.session, self.iopub_socket)
-        super().start()
+        """Called by `launch_instance`; runs until the kernel ends, in as many copies of its process as there are."""
+        while True:
+            if self.handover is not None:
+                # behind the kernel's own `starting`, which would else be the last that a client hears
+                IOLoop.current().add_callback(self.handover.publish_idle, self.session, self.iopub_socket)
+            try:
+                super().start()
+            except Woken as woken:
+                self.go_on(woken)
+            else:
+                return
+
+    def go_on(self, woken: Woken) -> None:
+        """In a copy of this process that was asleep, take over from the kernel that was reset."""
+        self.is_copy = True
+        self.handover = None
+        revive(self)
+        if isinstance(self.kernel, HullKernel):
+            self.kernel.memory.come_back(woken)
+        if woken.problems:
+            show_once(self.shell, woken.problems)
 
     def beside_connection_file(self, name: str) -> str:
         """Path of another file in the socket folder."""

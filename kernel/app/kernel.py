@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
@@ -11,6 +12,9 @@ import zmq
 from ipykernel.ipkernel import IPythonKernel
 
 from nbhull.kernel.app.handover import connected_peers, describe_request, frames_to_text
+from nbhull.kernel.app.memory import Memory, describe
+from nbhull.kernel.app.revival import ensure_subshell, rebind_kernel
+from nbhull.runtime.errors import HullError
 
 DELIMITER = b"<IDS|MSG>"
 
@@ -30,6 +34,22 @@ class HullKernel(IPythonKernel):
         """requests that the kernel before this one had not begun; they go first"""
         self._arrived: dict[bytes, Frames] = {}
         self._arrived_lock = threading.Lock()
+        self.memory = Memory(self)
+        self.is_executing = False
+        """whether a cell runs in the main shell"""
+        self.is_copy = False
+        """whether its process was a checkpoint before"""
+
+    @classmethod
+    def instance(cls, *args: Any, **kwargs: Any) -> HullKernel:
+        """Called by the application to make the kernel; in a copy of the process it is there, and gets new sockets."""
+        if not kwargs or not cls.initialized():
+            return super().instance(*args, **kwargs)
+        kernel: Any = cls._instance
+        kernel.is_copy = True
+        kernel._arrived, kernel._arrived_lock = {}, threading.Lock()
+        rebind_kernel(kernel, kwargs)
+        return kernel  # type: ignore[no-any-return]
 
     # -- ipykernel 7: called in the thread of the shell channel, and in that which executes ---------
 
@@ -46,7 +66,16 @@ class HullKernel(IPythonKernel):
     async def _forward(self, frames: Frames) -> None:
         with self._arrived_lock:
             self._arrived[signature(frames)] = frames
+        if self.is_copy and (subshell := self._subshell_of(frames)):
+            ensure_subshell(self.shell_channel_thread.manager, subshell)
         await super().shell_channel_thread_main(frames)
+
+    def _subshell_of(self, frames: Frames) -> str | None:
+        """The subshell that a request is for."""
+        texts = [frame.bytes for frame in frames]
+        header: dict[str, Any] = json.loads(texts[texts.index(DELIMITER) + 2])
+        subshell = header.get("subshell_id")
+        return subshell if isinstance(subshell, str) else None
 
     async def dispatch_shell(self, msg: Frames, *args: Any, **kwargs: Any) -> None:
         """Called for each request when its turn has come (also in ipykernel 6)."""
@@ -55,6 +84,30 @@ class HullKernel(IPythonKernel):
         await super().dispatch_shell(msg, *args, **kwargs)
 
     # -- both ------------------------------------------------------------------------------------
+
+    async def do_execute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Called for each cell. What it asked to be done behind it is part of its outcome."""
+        if threading.current_thread() is not threading.main_thread():
+            return await super().do_execute(*args, **kwargs)  # type: ignore[no-any-return]
+        self.is_executing = True
+        try:
+            reply: dict[str, Any] = await super().do_execute(*args, **kwargs)
+        finally:
+            self.is_executing = False
+        try:
+            self.memory.finish_cell(reply["status"])
+        except HullError as error:
+            failure = {"ename": "ContainerError", "evalue": error.message, "traceback": describe(error)}
+            shell: Any = self.shell
+            shell._showtraceback(type(error), error, failure["traceback"])
+            reply.update(failure, status="error")
+        self.memory.look_after()
+        return reply
+
+    def _publish_status(self, status: str, *args: Any, **kwargs: Any) -> None:
+        """Called whenever the status changes. A copy does not start: it goes on."""
+        if not (self.is_copy and status == "starting"):
+            super()._publish_status(status, *args, **kwargs)
 
     def start(self) -> None:
         """Called by the application before its loop runs."""

@@ -275,7 +275,16 @@ class Process:
 
 def spawn(client: Client, stdio: list[int], **request: Any) -> Process:
     """Start a process in a container. Raises ProcessFailed when it cannot be executed."""
-    channel = client.open("spawn", stdio, **request)
+    return process_of(client.open("spawn", stdio, **request))
+
+
+def adopt(client: Client, **request: Any) -> Process:
+    """A process that another one in the container started. Raises NotFound when there is none."""
+    return process_of(client.open("adopt", **request))
+
+
+def process_of(channel: socket.socket) -> Process:
+    """The process that a request answers with."""
     try:
         _, fields, _ = wire.receive_answer(channel)
     except BaseException:

@@ -231,6 +231,8 @@ class Holder:
         """Hand a request on to the container's init, which answers it."""
         wire.send_request(self.find(request).channel, request, [channel.fileno(), *descriptors])
 
+    do_adopt = do_spawn
+    do_end = do_spawn
     do_terminate = do_spawn
     do_freeze = do_spawn
 

@@ -11,7 +11,7 @@ import os
 import select
 import termios
 
-from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullError
+from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullError, NotFound
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import process as linux
@@ -88,6 +88,12 @@ class Init:
             if request["op"] == "spawn":
                 self.spawn(request, descriptors, channel)
                 return
+            if request["op"] == "adopt":
+                self.adopt(request["pid"], channel)
+                return
+            if request["op"] == "end":
+                self.end(set(request["keep"]))
+                wire.send_answer(channel, "ended")
             if request["op"] == "ping":
                 wire.send_answer(channel, "idle")
             if request["op"] == "freeze":
@@ -139,9 +145,32 @@ class Init:
             raise CommandNotExecutable(
                 text, hint or "see its permissions, and the folder and user that it is started with"
             )
+        self.watch(pid, channel)
+        wire.send_answer(channel, "started", pid=pid)
+
+    def watch(self, pid: int, channel: socket.socket) -> None:
+        """Take signals for a process from a channel, and tell its end there."""
         self.channels[pid] = channel
         self.poll.register(channel, select.POLLIN)
+
+    def adopt(self, pid: int, channel: socket.socket) -> None:
+        """Be asked about a process that another one started. Its end is told once it is init's own child."""
+        if pid not in processes() or pid in self.channels:
+            channel.close()
+            raise NotFound(f"there is no process {pid} in the container that could be adopted")
+        self.watch(pid, channel)
         wire.send_answer(channel, "started", pid=pid)
+
+    def end(self, keep: set[int]) -> None:
+        """Kill all other processes but those, and wait until they have gone."""
+        send(-1, signal.SIGSTOP)  # so that nothing forks any more
+        while left := {pid for pid in processes() - keep if not has_ended(pid)}:
+            for pid in left:
+                send(pid, signal.SIGKILL)
+            os.sched_yield()
+        self.reap()
+        for pid in keep:
+            send(pid, signal.SIGCONT)
 
     def serve_client(self, fd: int) -> None:
         """A client of a process sends a signal, or has lost interest in it."""
@@ -184,6 +213,15 @@ class Init:
 def processes() -> set[int]:
     """All processes of the container but init."""
     return {int(name) for name in os.listdir("/proc") if name.isdigit()} - {1}
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has gone, or is there only until somebody asks for its status."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def stands(pid: int) -> bool:

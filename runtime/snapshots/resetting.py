@@ -6,7 +6,7 @@ import json
 from sqlite3 import Row
 
 from nbhull.runtime import composition
-from nbhull.runtime.errors import Conflict, NotFound
+from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.model import HOST_IMAGE
 from nbhull.runtime.running import holds
@@ -15,18 +15,22 @@ from nbhull.runtime.snapshots.taking import Taking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any
+
     from nbhull.runtime.engine import Engine
 
 RESET = "reset"
 """why a snapshot was taken without being asked for"""
 
 
-def reset(engine: Engine, ref: str, name: str | None) -> None:
-    """Put a container back on a snapshot: None means the one it stands on, else its image."""
+def reset(engine: Engine, ref: str, name: str | None, keep: Collection[int] = ()) -> None:
+    """Put a container back on a snapshot: None means the one it stands on, else its image. `keep`: processes that
+    are to live on, if they can."""
     row = engine.row(ref)
     with journal.locked(engine.store, row["id"]):
         row = engine.row(row["id"])
-        put_back(engine, row, *target_of(engine, row, name))
+        put_back(engine, row, *target_of(engine, row, name), keep)
 
 
 def undo(engine: Engine, ref: str) -> None:
@@ -57,12 +61,16 @@ def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, l
     return image["id"], json.loads(image["layers"])
 
 
-def put_back(engine: Engine, row: Row, snapshot: str | None, layers: list[str]) -> None:
-    """End all processes, keep what there is, and begin anew on those layers.
+def put_back(
+    engine: Engine, row: Row, snapshot: str | None, layers: list[str], keep: Collection[int] = ()
+) -> None:
+    """End all processes (but those of `keep`), keep what there is, and begin anew on those layers.
 
     Should this process die on the way, the container has stopped, and is on one side or the other."""
     launcher = engine.launcher_of(row) if holds(row["launcher"], row["id"]) else None
-    if launcher is not None:
+    if launcher is not None and keep:
+        launcher.request("end", container=row["id"], keep=list(keep))
+    elif launcher is not None:
         end_processes(launcher, row["id"])
     discarded = Discarded(engine, row)
     undo_to = discarded.same_image()
@@ -77,8 +85,26 @@ def put_back(engine: Engine, row: Row, snapshot: str | None, layers: list[str]) 
         discarded.register({"name": name, "auto": RESET}, record=record, snapshot=snapshot)
     else:
         engine.store.update_container(row["id"], record=record, snapshot=snapshot)
-    if launcher is not None:
-        engine.start_in(launcher, engine.row(row["id"]))
+    if launcher is None:
+        return
+    if keep:
+        if move(engine, launcher, row["id"], record, discarded.next):
+            return
+        end_processes(launcher, row["id"])
+    engine.start_in(launcher, engine.row(row["id"]))
+
+
+def move(engine: Engine, launcher: client.Client, identity: str, record: dict[str, Any], number: int) -> bool:
+    """Put those processes that were kept on new files, which are the generation `number` of a container; false if
+    that cannot be."""
+    parts = composition.writable_parts(engine.store, identity, record, record["layers"], [number])
+    try:
+        _, fields, _ = launcher.request("move", container=identity, parts=parts, generation=str(number))
+    except LauncherLost:
+        raise
+    except HullError:
+        return False  # the container is started anew, which nobody can miss: what was kept has gone
+    return not fields["problem"]
 
 
 def end_processes(launcher: client.Client, identity: str) -> None:

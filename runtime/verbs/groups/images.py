@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, Argument, Verb
+from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, MAGIC, Argument, Verb
 from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, QUIET, VALUES
 
 IMPLEMENTED = "nbhull.runtime.verbs.images:"
@@ -86,6 +86,9 @@ VERBS: tuple[Verb, ...] = (
         "nbhull.runtime.verbs.images:snapshot",
         (
             CONTAINER,
+            Argument(
+                "--memory", "and the kernel's memory, as it is when the cell ends", short="-m", flag=True, where=MAGIC
+            ),
             Argument("NAME", "name of the image", parse="nbhull.runtime.model:parse_name"),
         ),
         about="Running processes go on. Prints what names the image.",
@@ -98,6 +101,7 @@ VERBS: tuple[Verb, ...] = (
         "nbhull.runtime.verbs.images:reset",
         (
             CONTAINER,
+            Argument("--files", "the files alone, even if the memory was kept", flag=True, where=MAGIC),
             Argument("NAME", "snapshot; without one, the last one made or reset to, else the image itself"),
         ),
         about="All its processes end. A container that ran is running again afterwards; a notebook's kernel "

@@ -1,0 +1,87 @@
+"""Snapshots of the memory: asked for in a cell, taken at its end, when nothing of it runs any more."""
+
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from nbhull.kernel.app import checkpoint, inspection
+from nbhull.kernel.names import CONTROL_VARIABLE
+from nbhull.kernel.rpc import call
+from nbhull.runtime.errors import Conflict, HullError
+
+
+class Memory:
+    """The checkpoints of one kernel."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.baseline: frozenset[str] = frozenset()
+        """what was open before the user's first code"""
+        self.wish: tuple[dict[str, Any], Callable[[Any], None]] | None = None
+        """what the cell asked for: the request's parameters, and what shows its result"""
+        self.held: dict[int, str] = {}
+        """by process: the snapshots whose memory is kept"""
+
+    def ask(self, params: dict[str, Any], show: Callable[[Any], None]) -> None:
+        """Have a snapshot with the memory taken when the cell has ended. Raises Conflict for what forbids it."""
+        if self.wish is not None:
+            raise Conflict("the cell has asked for a snapshot of the memory already", "ask once")
+        if not self.kernel.is_executing:
+            raise Conflict("a snapshot of the memory is taken when a cell ends, and none runs", "ask in a cell")
+        inspection.inspect(self.kernel, self.baseline)
+        self.wish = params, show
+
+    def finish_cell(self, status: str) -> None:
+        """Do what the cell has asked for. Raises HullError."""
+        wish, self.wish = self.wish, None
+        if wish is None:
+            return
+        if status != "ok":
+            print("nbhull: no snapshot was taken, because the cell failed", file=sys.stderr)
+            return
+        params, show = wish
+        show(self.take(params))
+
+    def take(self, params: dict[str, Any]) -> Any:
+        """Keep the memory and the files as one moment: the answer to the request."""
+        kernel = self.kernel
+        sys.stdout.flush()
+        sys.stderr.flush()
+        files = inspection.inspect(kernel, self.baseline)
+        with (
+            checkpoint.closed_history(kernel.shell.history_manager),
+            checkpoint.standing(inspection.own_loops(kernel)),
+        ):
+            pid = checkpoint.fork(files, inspection.kept_descriptors(kernel))
+            try:
+                inspection.refuse_native_threads()
+                result = call(os.environ.get(CONTROL_VARIABLE, "none"), "snapshot", {**params, "memory": pid})
+            except BaseException:
+                checkpoint.discard(pid)
+                raise
+        self.held[pid] = result["names"][0]
+        return result
+
+    def look_after(self) -> None:
+        """Tell of memory that was lost since the last look."""
+        for pid in checkpoint.reap(self.held):
+            print(
+                f"nbhull: the memory of the snapshot {self.held.pop(pid)} was dropped, because the container ran out "
+                "of memory, or there are newer ones; its files are kept",
+                file=sys.stderr,
+            )
+
+    def come_back(self, woken: checkpoint.Woken) -> None:
+        """Tell the server which process will be the checkpoint the next time."""
+        name = call(os.environ.get(CONTROL_VARIABLE, "none"), "woken", {"memory": woken.successor})["names"][0]
+        self.held[woken.successor] = name
+
+
+def describe(error: HullError) -> list[str]:
+    """An error as the lines of a traceback."""
+    return [f"nbhull: {error.message}", *([f"  hint: {error.hint}"] if error.hint else [])]
