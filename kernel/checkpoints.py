@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from signal import SIGKILL
 from typing import Any
 
-from nbhull.kernel.names import WAKE
+from nbhull.kernel.names import MEMORY_BUDGET, WAKE
 from nbhull.runtime.engine import Process
 from nbhull.runtime.errors import LauncherLost
 from nbhull.runtime.model import Image
-
-BUDGET = 3
-"""checkpoints of one kernel that are kept; the oldest goes first"""
 
 
 @dataclass
@@ -56,7 +53,7 @@ class Checkpoints:
     def put(self, checkpoint: Checkpoint) -> list[str]:
         """Keep one more; the names of the snapshots whose memory had to go for it."""
         self.by_image[checkpoint.image.id] = checkpoint
-        old = list(self.by_image.values())[:-BUDGET]
+        old = list(self.by_image.values())[:-MEMORY_BUDGET]
         for one in old:
             self.by_image.pop(one.image.id).discard()
         return [one.image.name for one in old]

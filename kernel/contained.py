@@ -278,14 +278,13 @@ class ContainedKernel:
             raise Conflict("the kernel is being stopped", "start it again")
         return self.engine.adopt(container.id, pid), self._launch.connection
 
-    def memory_goes_on(self, pid: int) -> Image:
-        """After a checkpoint was woken: the process that is it from now on. Gives its snapshot. Raises HullError."""
+    def memory_goes_on(self, pid: int) -> None:
+        """After a checkpoint was woken: the process that is it from now on. Raises HullError."""
         with self._lock:
             image, self.checkpoints.waking = self.checkpoints.waking, None
             if image is None:
                 raise Conflict("no checkpoint was woken", "take a snapshot with %container snapshot --memory")
             self.checkpoints.put(Checkpoint(image, *self._adopt_process(pid)))
-            return image
 
     def reset(self, snapshot: str | None, pending: Mapping[str, Any] | None, *, files_only: bool = False) -> None:
         """Put the files back on a snapshot, and the memory if it was kept (and not `files_only`); else the kernel

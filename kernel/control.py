@@ -18,10 +18,9 @@ from contextlib import suppress
 from time import time
 from typing import Any
 
-from nbhull.kernel.checkpoints import BUDGET
 from nbhull.kernel.contained import ContainedKernel
 from nbhull.kernel.engines import submit
-from nbhull.kernel.names import CONTROL_SOCKET
+from nbhull.kernel.names import CONTROL_SOCKET, MEMORY_BUDGET
 from nbhull.kernel.rpc import (
     HULL_ERROR,
     INVALID_PARAMS,
@@ -36,6 +35,7 @@ from nbhull.runtime.model import parse_name
 from nbhull.runtime.verbs.results import (
     Names,
     Result,
+    Table,
     container_fields,
     container_table,
     image_table,
@@ -141,15 +141,21 @@ class ControlService:
         memory as it is now."""
         image, dropped = self.kernel.snapshot(name_in(params), pid_in(params))
         taken = snapshot_taken(image)
-        notices = [f"the memory of {name} was dropped: {BUDGET} are kept" for name in dropped]
+        notices = [f"the memory of {name} was dropped: {MEMORY_BUDGET} are kept" for name in dropped]
         return Names(taken.names, notices=[*taken.notices, *notices])
 
     def woken(self, params: dict[str, Any]) -> Result:
-        """A checkpoint has become the kernel: `memory` is the process that is the checkpoint now."""
+        """A checkpoint has become the kernel: `memory` is the process that is the checkpoint now. Gives all of them."""
         pid = pid_in(params)
         if pid is None:
             raise InvalidInput("memory is missing", "give the number of a process")
-        return Names([self.kernel.memory_goes_on(pid).name])
+        self.kernel.memory_goes_on(pid)
+        held = [(one.process.pid, one.image.name) for one in self.kernel.checkpoints.by_image.values()]
+        return Table(
+            ("process", "snapshot"),
+            [(str(pid), name) for pid, name in held],
+            [{"process": pid, "snapshot": name} for pid, name in held],
+        )
 
     def reset(self, params: dict[str, Any]) -> Result:
         """Put this container's files back. The asking kernel ends; `pending` goes to the next one."""

@@ -14,3 +14,6 @@ HISTORY_FILE = "history.sqlite"
 
 WAKE = SIGUSR2
 """the signal that makes a checkpoint the kernel"""
+
+MEMORY_BUDGET = 3
+"""checkpoints of one kernel that are kept; the oldest goes first"""

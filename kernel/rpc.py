@@ -23,6 +23,18 @@ MAX_REQUEST = 16 << 20
 """bytes of one line; a reset carries the requests that wait behind it"""
 
 
+class ContainerError(Exception):
+    """A %container line failed. Shown as one line and its hint, without a traceback."""
+
+    def __init__(self, error: HullError) -> None:
+        super().__init__(f"{error.message}. {error.hint}" if error.hint else error.message)
+        self.error = error
+
+    def _render_traceback_(self) -> list[str]:
+        """Called by IPython in place of formatting a traceback."""
+        return [f"nbhull: {self.error.message}", *([f"  hint: {self.error.hint}"] if self.error.hint else [])]
+
+
 def call(path: str, method: str, params: dict[str, Any]) -> Any:
     """Ask the server that made this container, through the control socket at `path`.
 

@@ -14,7 +14,7 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.display import display
 
 from nbhull.kernel.names import CONTROL_VARIABLE
-from nbhull.kernel.rpc import call, decode_result
+from nbhull.kernel.rpc import ContainerError, call, decode_result
 from nbhull.magics.display import Shown
 from nbhull.runtime.errors import HullError, InvalidInput, NotFound
 from nbhull.runtime.verbs.definition import Verb
@@ -23,18 +23,6 @@ from nbhull.runtime.verbs.results import Result
 
 ABOUT_ITSELF = ("info", "snapshot", "reset")
 """verbs that mean the container in which they are said"""
-
-
-class ContainerError(Exception):
-    """A %container line failed. Shown as one line and its hint, without a traceback."""
-
-    def __init__(self, error: HullError) -> None:
-        super().__init__(f"{error.message}. {error.hint}" if error.hint else error.message)
-        self.error = error
-
-    def _render_traceback_(self) -> list[str]:
-        """Called by IPython in place of formatting a traceback."""
-        return [f"nbhull: {self.error.message}", *([f"  hint: {self.error.hint}"] if self.error.hint else [])]
 
 
 @magics_class

@@ -107,7 +107,7 @@ def refuse_threads(kernel: Any) -> None:
 def refuse_native_threads() -> None:
     """Threads that neither Python nor ZeroMQ knows. To be asked after a fork, which libraries that can stand one
     (OpenBLAS) end theirs for, to start them again when they need them."""
-    python = {thread.native_id for thread in threading.enumerate()}
+    python = {thread.native_id for thread in threading.enumerate()} | {os.getpid()}  # which Python misses after a fork
     unknown = [
         name
         for task in os.listdir("/proc/self/task")

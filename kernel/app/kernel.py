@@ -12,8 +12,9 @@ import zmq
 from ipykernel.ipkernel import IPythonKernel
 
 from nbhull.kernel.app.handover import connected_peers, describe_request, frames_to_text
-from nbhull.kernel.app.memory import Memory, describe
+from nbhull.kernel.app.memory import Memory
 from nbhull.kernel.app.revival import ensure_subshell, rebind_kernel
+from nbhull.kernel.rpc import ContainerError
 from nbhull.runtime.errors import HullError
 
 DELIMITER = b"<IDS|MSG>"
@@ -97,9 +98,10 @@ class HullKernel(IPythonKernel):
         try:
             self.memory.finish_cell(reply["status"])
         except HullError as error:
-            failure = {"ename": "ContainerError", "evalue": error.message, "traceback": describe(error)}
+            shown = ContainerError(error)
+            failure = {"ename": type(shown).__name__, "evalue": str(shown), "traceback": shown._render_traceback_()}
             shell: Any = self.shell
-            shell._showtraceback(type(error), error, failure["traceback"])
+            shell._showtraceback(type(shown), shown, failure["traceback"])
             reply.update(failure, status="error")
         self.memory.look_after()
         return reply

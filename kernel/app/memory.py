@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from nbhull.kernel.app import checkpoint, inspection
-from nbhull.kernel.names import CONTROL_VARIABLE
+from nbhull.kernel.names import CONTROL_VARIABLE, MEMORY_BUDGET
 from nbhull.kernel.rpc import call
-from nbhull.runtime.errors import Conflict, HullError
+from nbhull.runtime.errors import Conflict
 
 
 class Memory:
@@ -65,23 +65,20 @@ class Memory:
                 checkpoint.discard(pid)
                 raise
         self.held[pid] = result["names"][0]
+        for oldest in list(self.held)[:-MEMORY_BUDGET]:
+            del self.held[oldest]  # the result tells of it
         return result
 
     def look_after(self) -> None:
         """Tell of memory that was lost since the last look."""
         for pid in checkpoint.reap(self.held):
             print(
-                f"nbhull: the memory of the snapshot {self.held.pop(pid)} was dropped, because the container ran out "
-                "of memory, or there are newer ones; its files are kept",
+                f"nbhull: the memory of the snapshot {self.held.pop(pid)} is lost, most likely because the "
+                "container ran out of memory; its files are kept",
                 file=sys.stderr,
             )
 
     def come_back(self, woken: checkpoint.Woken) -> None:
-        """Tell the server which process will be the checkpoint the next time."""
-        name = call(os.environ.get(CONTROL_VARIABLE, "none"), "woken", {"memory": woken.successor})["names"][0]
-        self.held[woken.successor] = name
-
-
-def describe(error: HullError) -> list[str]:
-    """An error as the lines of a traceback."""
-    return [f"nbhull: {error.message}", *([f"  hint: {error.hint}"] if error.hint else [])]
+        """Tell the server which process will be the checkpoint the next time; it knows of all others."""
+        result = call(os.environ.get(CONTROL_VARIABLE, "none"), "woken", {"memory": woken.successor})
+        self.held = {int(item["process"]): str(item["snapshot"]) for item in result["items"]}

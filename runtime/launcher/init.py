@@ -156,7 +156,6 @@ class Init:
     def adopt(self, pid: int, channel: socket.socket) -> None:
         """Be asked about a process that another one started. Its end is told once it is init's own child."""
         if pid not in processes() or pid in self.channels:
-            channel.close()
             raise NotFound(f"there is no process {pid} in the container that could be adopted")
         self.watch(pid, channel)
         wire.send_answer(channel, "started", pid=pid)

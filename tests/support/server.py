@@ -119,15 +119,19 @@ class Page:
 
     async def send(self, code: str) -> str:
         """Ask for the execution of a cell; gives the request's id."""
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}}
+        return await self.send_message("execute_request", content)
+
+    async def send_message(self, kind: str, content: Any, channel: str = "shell", **header: Any) -> str:
+        """Send any message; gives its id."""
         identity = uuid.uuid4().hex
-        header = {
-            "msg_id": identity, "msg_type": "execute_request", "session": self.session, "username": "",
+        header |= {
+            "msg_id": identity, "msg_type": kind, "session": self.session, "username": "",
             "version": "5.3", "date": "2026-01-01T00:00:00Z",
         }  # fmt: skip
-        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}}
         message = {
             "header": header, "parent_header": {}, "metadata": {}, "content": content,
-            "channel": "shell", "buffers": [],
+            "channel": channel, "buffers": [],
         }  # fmt: skip
         await self.channel.write_message(json.dumps(message))
         return identity
