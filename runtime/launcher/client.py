@@ -283,7 +283,7 @@ def adopt(client: Client, **request: Any) -> Process:
     return process_of(client.open("adopt", **request))
 
 
-def process_of(channel: socket.socket) -> Process:
+def process_of(channel: Socket) -> Process:
     """The process that a request answers with."""
     try:
         _, fields, _ = wire.receive_answer(channel)

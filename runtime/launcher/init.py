@@ -148,12 +148,12 @@ class Init:
         self.watch(pid, channel)
         wire.send_answer(channel, "started", pid=pid)
 
-    def watch(self, pid: int, channel: socket.socket) -> None:
+    def watch(self, pid: int, channel: Socket) -> None:
         """Take signals for a process from a channel, and tell its end there."""
         self.channels[pid] = channel
         self.poll.register(channel, select.POLLIN)
 
-    def adopt(self, pid: int, channel: socket.socket) -> None:
+    def adopt(self, pid: int, channel: Socket) -> None:
         """Be asked about a process that another one started. Its end is told once it is init's own child."""
         if pid not in processes() or pid in self.channels:
             raise NotFound(f"there is no process {pid} in the container that could be adopted")

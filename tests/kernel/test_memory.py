@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 
-import ipykernel
 import nbformat
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
@@ -181,7 +181,7 @@ async def test_a_page_notices_nothing(folder: Path, place: Place, name: str) -> 
         await page.execute(SLIDER)
         model = (await page.execute("print(slider.model_id)")).strip()
         header = {}
-        if int(ipykernel.__version__.split(".")[0]) >= 7:  # where pages have their widgets served by a subshell
+        if int(version("ipykernel").split(".")[0]) >= 7:  # where pages have their widgets served by a subshell
             await page.send_message("create_subshell_request", {}, "control")
             [*_, reply] = await page.until(lambda m: m["msg_type"] == "create_subshell_reply")
             header = {"subshell_id": reply["content"]["subshell_id"]}

@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from nbhull.kernel.engines import close_shared_engine
-from nbhull.magics.container import ContainerError
+from nbhull.kernel.rpc import ContainerError
 from nbhull.magics.display import Shown
 from nbhull.runtime.verbs.results import Fields, Names, Table
 
