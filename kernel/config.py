@@ -7,7 +7,7 @@ set everything. A notebook (`metadata.container`) is hostile input. Key by key:
 |-----------------------------------------|-----------------------------------------------------------------|
 | image, kernel                           | chosen freely                                                   |
 | memory, cpus, pids                      | may tighten; what is looser is cut to the limit, with a notice  |
-| network                                 | may be "none"; "host" where the kernelspec says "none" is denied |
+| network                                 | may tighten, in the order host, nat, none; a wider one is denied |
 | cap_drop, read_only                     | may tighten: dropped beside the kernelspec's; true only         |
 | all else that is known                  | denied                                                          |
 | anything else                           | invalid input                                                   |
@@ -34,6 +34,7 @@ from nbhull.runtime.confinement_options import (
 )
 from nbhull.runtime.errors import Denied, InvalidInput
 from nbhull.runtime.model import HOST_IMAGE, Limits, Mount, Network, parse_bytes, parse_name
+from nbhull.runtime.network import MODES, check_address
 
 Control = Literal["self", "none"]
 T = TypeVar("T")
@@ -56,7 +57,8 @@ class KernelConfig:
     """cores"""
     pids: int | None = None
     """processes and threads"""
-    network: Network = "host"
+    network: Network | None = None
+    """None means `nat` where it can be had, else `host`"""
     mounts: tuple[Mount, ...] = ()
     """beside the notebook's own folder"""
     environment: dict[str, str] = field(default_factory=dict)
@@ -75,6 +77,8 @@ class KernelConfig:
     gpus: str = ""
     group_add: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
+    dns: tuple[str, ...] = ()
+    """addresses of name servers in place of the machine's"""
 
     @property
     def limits(self) -> Limits:
@@ -111,10 +115,12 @@ def narrow(config: KernelConfig, notebook: Mapping[str, Any]) -> tuple[KernelCon
                 f"set {key} in the kernelspec, or remove it from the notebook's metadata",
             )
     asked = validated(notebook, "the notebook's metadata")
-    if asked.get("network", "none") != "none" and config.network == "none":
+    allowed = config.network or "nat"
+    if "network" in asked and MODES.index(asked["network"]) < MODES.index(allowed):
         raise Denied(
-            "the notebook's metadata asks for container.network 'host', but its kernelspec allows none",
-            "choose a kernelspec with network, or remove network from the notebook's metadata",
+            f"the notebook's metadata asks for container.network {asked['network']!r}, but its kernelspec allows "
+            f"{allowed!r} at most",
+            "choose a kernelspec with that network, or remove network from the notebook's metadata",
         )
     if asked.get("read_only") is False and config.read_only:
         raise Denied(
@@ -191,10 +197,19 @@ def each(parse: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
 
 
 def parse_network(value: Any) -> Network:
-    """`host` or `none`; raises InvalidInput."""
-    if value not in ("host", "none"):
-        raise InvalidInput(f"network {str(value)[:80]!r} is not known", "choose host or none")
+    """`host`, `nat` or `none`; raises InvalidInput."""
+    if value not in MODES:
+        raise InvalidInput(f"network {str(value)[:80]!r} is not known", "choose host, nat or none")
     return cast(Network, value)
+
+
+def parse_dns(value: Any) -> tuple[str, ...]:
+    """A list of addresses; raises InvalidInput."""
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise InvalidInput("dns is not a list of addresses", 'write it like ["192.0.2.1"]')
+    for address in value:
+        check_address(address, "name server")
+    return tuple(value)
 
 
 def parse_control(value: Any) -> Control:
@@ -268,6 +283,7 @@ PARSERS = {
     "cpus": parse_cpus,
     "pids": parse_pids,
     "network": parse_network,
+    "dns": parse_dns,
     "mounts": parse_mounts,
     "environment": parse_environment,
     "prefix": parse_path,

@@ -76,7 +76,7 @@ class ContainedKernel:
             if had_one:
                 shown.append("The container was gone, a new one took its place: its changes are lost.")
             try:
-                self._create()
+                shown += self._create()
                 self._write(NOTICES_FILE, json.dumps(shown))
             except BaseException:
                 self.remove()
@@ -97,7 +97,8 @@ class ContainedKernel:
         self._adopt(current)
         return True
 
-    def _create(self) -> None:
+    def _create(self) -> tuple[str, ...]:
+        """Make the container and start it; what the user should know."""
         config = self.config
         mounts = [*([self.folder.mount] if self.folder.mount else []), *config.mounts, *self.mounts]
         spec = ContainerSpec(
@@ -105,6 +106,7 @@ class ContainedKernel:
             name=self.name,
             limits=config.limits,
             network=config.network,
+            dns=config.dns,
             mounts=tuple(mounts),
             environment=config.prefix,
             confinement=config.confinement,
@@ -113,9 +115,11 @@ class ContainedKernel:
         self.engine.provide(config.image, progress=LoggedProgress(self.log, config.image))
         created = self.engine.create(spec)
         self._remains[:] = [created.id]
-        self._adopt(self.engine.start(created.id))
+        started = self.engine.start(created.id)
+        self._adopt(started)
         if self.folder.mount is None:
             self._make_folder(self.folder.path)
+        return started.notices
 
     def _adopt(self, container: Container) -> None:
         self.container = container

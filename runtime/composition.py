@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nbhull.runtime import hostimage
+from nbhull.runtime import hostimage, network
 from nbhull.runtime.errors import InvalidInput, NotFound
 from nbhull.runtime.files import remove_tree
 from nbhull.runtime.model import ContainerSpec
@@ -78,41 +78,33 @@ def make_mountpoints(folder: str, targets: list[tuple[str, bool]]) -> None:
             os.chmod(f"{folder}/{name}", mode)  # this layer's folders lie over the skeleton's
 
 
-def make_files(folder: str, spec: ContainerSpec, record: ImageRecord, hostname: str, identity: str) -> None:
+def make_files(folder: str, record: ImageRecord, hostname: str, identity: str) -> None:
     """The layer of each container's own files: those of /etc, which the image `host` has an overlay of its own for."""
-    if record["base"] != OWN_ROOT:
-        make_etc(folder, spec, hostname, identity)
-        return
     os.mkdir(folder, 0o755)
-    make_etc(f"{folder}/etc", spec, hostname, identity)
+    etc = etc_folder(folder, record)
+    if etc != folder:
+        os.mkdir(etc, 0o755)
+    write_files(etc, {"hostname": f"{hostname}\n", "machine-id": f"{identity:0<32}\n"})
+    os.symlink("/proc/self/mounts", f"{etc}/mtab")
 
 
-def make_etc(folder: str, spec: ContainerSpec, hostname: str, identity: str) -> None:
-    """The files of /etc that are each container's own: hosts(5), resolv.conf(5), hostname(5), machine-id(5)."""
-    os.mkdir(folder, 0o755)
-    hosts, resolver = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n", ""
-    if spec.network == "host":
-        hosts = f"127.0.1.1\t{hostname}\n{read_text('/etc/hosts')}"
-        resolver = read_text("/etc/resolv.conf")
-    for name, text in (
-        ("hosts", hosts),
-        ("resolv.conf", resolver),
-        ("hostname", f"{hostname}\n"),
-        ("machine-id", f"{identity:0<32}\n"),
-    ):
-        with open(f"{folder}/{name}", "x") as file:
+def etc_folder(folder: str, record: ImageRecord) -> str:
+    """Where the files of /etc lie in the layer of a container's own files."""
+    return f"{folder}/etc" if record["base"] == OWN_ROOT else folder
+
+
+def make_network_files(folder: str, spec: ContainerSpec, record: ImageRecord, plan: network.Plan) -> None:
+    """Those that say how its network is at this start: hosts(5), resolv.conf(5)."""
+    hosts, resolver = network.hosts(plan, record["hostname"], spec.hosts), network.resolv_conf(plan, spec.dns)
+    write_files(etc_folder(folder, record), {"hosts": hosts, "resolv.conf": resolver})
+
+
+def write_files(folder: str, files: dict[str, str]) -> None:
+    """Write files that all may read."""
+    for name, text in files.items():
+        with open(f"{folder}/{name}", "w") as file:
             file.write(text)
-        os.chmod(f"{folder}/{name}", 0o644)
-    os.symlink("/proc/self/mounts", f"{folder}/mtab")
-
-
-def read_text(path: str) -> str:
-    """A text file of the host's; empty if there is none."""
-    try:
-        with open(path) as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
+            os.fchmod(file.fileno(), 0o644)
 
 
 def is_same_base(one: ImageRecord, other: ImageRecord) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nbhull.runtime import accounts, composition, confinement, defaults
+from nbhull.runtime import accounts, composition, confinement, defaults, network
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
 from nbhull.runtime.launcher import client, wire
@@ -211,8 +211,7 @@ class Engine:
         hostname = spec.hostname or name[:63]
         if len(hostname) > 63 or not is_word(hostname, "._-"):
             raise InvalidInput(f"the host name {hostname!r} is not valid", "use letters, digits, '-', at most 63")
-        if spec.network not in ("host", "none"):
-            raise InvalidInput(f"there is no network {spec.network!r}", "choose host or none")
+        network.check(spec)
         targets = composition.check_mounts(spec, record)
         if spec.confinement != confinement.USUAL:
             confinement.check(spec.confinement, record["base"], self.store.home)
@@ -223,7 +222,7 @@ class Engine:
         try:
             generations.make(folder, generations.FIRST, composition.keys(record))
             composition.make_mountpoints(f"{folder}/mountpoints", targets)
-            composition.make_files(f"{folder}/files", spec, record, hostname, identity)
+            composition.make_files(f"{folder}/files", record, hostname, identity)
             self.store.add_container(
                 {
                     "id": identity,
@@ -255,12 +254,14 @@ class Engine:
         row = self.row(ref)
         if holds(row["launcher"], row["id"]):
             raise Conflict(f"the container {row['name']} is already running", "stop it first")
-        self.start_in(self.launcher(), row)
-        return self.container(row["id"])
+        notices = self.start_in(self.launcher(), row)
+        return container_of(self.row(row["id"]), notices)
 
-    def start_in(self, launcher: client.Client, row: Row) -> None:
-        """Start a container in a launcher, and write down where it runs."""
+    def start_in(self, launcher: client.Client, row: Row) -> tuple[str, ...]:
+        """Start a container in a launcher, and write down where it runs; what who started it should know."""
         spec, record = spec_of(row), loads(row["record"])
+        connected = network.plan(spec)
+        composition.make_network_files(self.store.path("containers", row["id"], "files"), spec, record, connected)
         plan = composition.compose(
             self.store, row["id"], spec, record, record["layers"], socket_folder(launcher.folder, row["id"])
         )
@@ -269,7 +270,7 @@ class Engine:
                 "start",
                 container=row["id"],
                 hostname=record["hostname"],
-                network=spec.network,
+                network=connected.request(),
                 memory=spec.limits.memory,
                 cpus=spec.limits.cpus,
                 pids=spec.limits.pids,
@@ -283,6 +284,7 @@ class Engine:
                 raise client.explained(error) from error
             raise
         self.store.update_container(row["id"], launcher=launcher.folder)
+        return (connected.notice,) if connected.notice else ()
 
     def spawn(self, ref: str, spec: ProcessSpec, stdio: Sequence[int] = ()) -> Process:
         """Start a process in a running container.

@@ -10,10 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    Network = Literal["host", "none"]
+    Network = Literal["host", "nat", "none"]
+    Protocol = Literal["tcp", "udp"]
     State = Literal["created", "running", "stopped"]
 else:
-    Network = State = str  # the names are imported where the module typing is not
+    Network = Protocol = State = str  # the names are imported where the module typing is not
 
 
 LONGEST_NAME = 128
@@ -71,6 +72,16 @@ class Mount(Record):
     read_only: bool = False
 
 
+class Port(Record):
+    """A port of the machine that leads to one of a container."""
+
+    outside: int
+    inside: int
+    protocol: Protocol = "tcp"
+    address: str = ""
+    """of the machine, on which it is published; empty means all of them"""
+
+
 class Limits(Record):
     """What a container may use at most; None means no limit of its own."""
 
@@ -91,7 +102,13 @@ class ContainerSpec(Record):
     """a name of its own, unique among containers; None takes one from the id"""
     hostname: str | None = None
     limits: Limits = Limits()
-    network: Network = "host"
+    network: Network | None = None
+    """None means `nat` where it can be had, else `host`"""
+    publish: tuple[Port, ...] = ()
+    dns: tuple[str, ...] = ()
+    """addresses of name servers in place of the machine's"""
+    hosts: tuple[tuple[str, str], ...] = ()
+    """pairs of a name and an address for hosts(5)"""
     mounts: tuple[Mount, ...] = ()
     env: dict[str, str] = EMPTY
     """environment of every process in it, over the image's own"""
@@ -160,6 +177,8 @@ class Container(Record):
     spec: ContainerSpec
     snapshot: str | None = None
     """id of the snapshot that it was last reset to or snapshotted as"""
+    notices: tuple[str, ...] = ()
+    """what who started it should know, such as a network other than the usual; of `Engine.start` alone"""
 
 
 class Usage(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.lean import loads
-from nbhull.runtime.model import Container, ContainerSpec, Image, Limits, Mount
+from nbhull.runtime.model import Container, ContainerSpec, Image, Limits, Mount, Port
 from nbhull.runtime.running import holds, socket_folder
 
 TYPE_CHECKING = False
@@ -33,11 +33,14 @@ def spec_of(row: Row) -> ContainerSpec:
     fields = loads(row["spec"])
     fields["limits"] = Limits(**fields["limits"])
     fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
+    fields["publish"] = tuple(Port(**port) for port in fields.get("publish", ()))
+    fields["dns"] = tuple(fields.get("dns", ()))
+    fields["hosts"] = tuple((name, address) for name, address in fields.get("hosts", ()))
     fields["confinement"] = Confinement.from_dict(fields.get("confinement", {}))
     return ContainerSpec(**fields)
 
 
-def container_of(row: Row) -> Container:
+def container_of(row: Row, notices: tuple[str, ...] = ()) -> Container:
     """A container from its row, with its state as it is now."""
     running = holds(row["launcher"], row["id"])
     return Container(
@@ -49,4 +52,5 @@ def container_of(row: Row) -> Container:
         socket_folder=socket_folder(row["launcher"], row["id"]) if running else "",
         spec=spec_of(row),
         snapshot=row["snapshot"],
+        notices=notices,
     )

@@ -22,6 +22,9 @@ import debian
 import suite_users
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from support import outside  # noqa: E402  # the tests' own
+
 REPORTS = ROOT / "build/tests"
 USERS_LOG, USERS_OUTCOMES = REPORTS / "users.log", REPORTS / "users.json"
 """what the process of the users' runs writes: its output, and how many tests passed, failed and were skipped"""
@@ -40,14 +43,17 @@ PACKAGES = {
     "docker-registry": "docker-registry",
     "git": "git",
     "htpasswd": "apache2-utils",
+    "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
     "skopeo": "skopeo",
     "umoci": "umoci",
     "podman": "podman",
     "newuidmap": "uidmap",
+    "nft": "nftables",
     "pasta": "passt",
     "runc": "runc",
     "runuser": "util-linux",
+    "slirp4netns": "slirp4netns",
     "strace": "strace",
     "useradd": "passwd",
 }
@@ -119,9 +125,11 @@ def run_here(run: str, arguments: list[str]) -> Outcome:
 def run_as(run: str, user: suite_users.SuiteUser, arguments: list[str]) -> Outcome:
     """Run the suite as an ordinary user, in its own copy of the tree."""
     report = user.tree / "report.xml"
-    with suite_users.session(user), suite_users.delegated_cgroup(user) as enter:
+    with suite_users.session(user), suite_users.delegated_cgroup(user) as enter, outside.outside() as (there, resolver):
+        user.environment[outside.VARIABLE] = there
         status = subprocess.run(
-            [*enter, *user.command(*pytest_command(user.python, run, report, arguments))], cwd=user.tree, check=False
+            [*outside.machine(resolver), *enter, *user.command(*pytest_command(user.python, run, report, arguments))],
+            cwd=user.tree, check=False,
         ).returncode
     return read_report(report, status)
 
@@ -183,7 +191,6 @@ def main(arguments: list[str]) -> int:
         outcomes["root"] = run_here("root", arguments)
         outcomes |= collect_users(users)
     else:
-        sys.path.insert(0, str(ROOT / "tests"))
         from support.abilities import current_run
 
         run = current_run()

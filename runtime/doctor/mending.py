@@ -16,21 +16,24 @@ SANDBOX = (
 PACKAGES = {
     "debian": (
         "apt-get install -y",
-        {"newuidmap": "uidmap", "pasta": "passt", "ipykernel": "python3-ipykernel"},
+        {"newuidmap": "uidmap", "pasta": "passt", "slirp4netns": "slirp4netns", "ipykernel": "python3-ipykernel"},
     ),
     "fedora": (
         "dnf install -y",
-        {"newuidmap": "shadow-utils", "pasta": "passt", "ipykernel": "python3-ipykernel"},
+        {"newuidmap": "shadow-utils", "pasta": "passt", "slirp4netns": "slirp4netns", "ipykernel": "python3-ipykernel"},
     ),
     "arch": (
         "pacman -S --noconfirm",
-        {"newuidmap": "shadow", "pasta": "passt", "ipykernel": "python-ipykernel"},
+        {"newuidmap": "shadow", "pasta": "passt", "slirp4netns": "slirp4netns", "ipykernel": "python-ipykernel"},
     ),
     "suse": (
         "zypper install -y",
-        {"newuidmap": "shadow", "pasta": "passt", "ipykernel": "python3-ipykernel"},
+        {"newuidmap": "shadow", "pasta": "passt", "slirp4netns": "slirp4netns", "ipykernel": "python3-ipykernel"},
     ),
-    "alpine": ("apk add", {"newuidmap": "shadow-subids", "pasta": "passt", "ipykernel": "py3-ipykernel"}),
+    "alpine": (
+        "apk add",
+        {"newuidmap": "shadow-subids", "pasta": "passt", "slirp4netns": "slirp4netns", "ipykernel": "py3-ipykernel"},
+    ),
 }
 """by family of distributions: how a package is installed, and which package has a program"""
 

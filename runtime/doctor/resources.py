@@ -6,11 +6,13 @@ import fcntl
 import os
 import struct
 
-from nbhull.runtime import cgroups, usermap
+from nbhull.runtime import cgroups, network
 from nbhull.runtime.doctor import mending
+from nbhull.runtime.doctor.attempt import attempt
 from nbhull.runtime.doctor.findings import Finding
 from nbhull.runtime.doctor.namespaces import attempt_as_root, mend_of
 from nbhull.runtime.errors import HostUnable
+from nbhull.runtime.linux import netlink, nftables
 from nbhull.runtime.linux import process as linux
 
 LIMITS = {"memory": "memory", "cpu": "cpus", "pids": "pids"}
@@ -54,38 +56,46 @@ def mend_cgroups(hierarchies: cgroups.Hierarchies) -> str:
 
 
 def probe_network() -> Finding:
-    """A network namespace, a tun device in it, and a helper that connects the two to the outside."""
+    """A network namespace, and by what it could be connected: rules of nftables that are made in one, or a tun device
+    and a helper."""
 
     def make_namespace() -> str:
         linux.unshare(linux.CLONE_NEWNET)
         linux.raise_loopback()
         return ""
 
-    def make_tun() -> str:
-        linux.unshare(linux.CLONE_NEWNET)
-        device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-        fcntl.ioctl(device, TUNSETIFF, struct.pack("@16sH22x", b"nbhull0", IFF_TUN | IFF_NO_PI))
-        os.close(device)
-        return ""
-
     none = attempt_as_root(make_namespace)
     if not none.succeeded:
         return Finding("network", "partly", f"only 'host' works: {none.message}", mend_of(none))
-    seen = "'host' and 'none' work"
-    helper = usermap.which("pasta") or usermap.which("slirp4netns")
-    if not helper:
-        return Finding(
-            "network",
-            "partly",
-            f"{seen}; no pasta or slirp4netns for networks of their own",
-            mending.install("pasta"),
-        )
-    tun = attempt_as_root(make_tun)
-    if not tun.succeeded:
-        return Finding(
-            "network",
-            "partly",
-            f"{seen}; no tun device for networks of their own: {tun.message}",
-            mending.tun_device(),
-        )
-    return Finding("network", "yes", f"{seen}; {os.path.basename(helper)} and tun are there")
+    means = network.find_means()
+    attempted = attempt(try_veth) if means.method == "veth" else attempt_as_root(try_tun)
+    if means.method and not attempted.succeeded:
+        means = network.Means("", attempted.message)
+    if not means.method:
+        mend = network.mend_of(means) if means.mend else ""
+        return Finding("network", "partly", f"'host' and 'none' work, 'nat' does not: {means.reason}", mend)
+    ways = {
+        "veth": "veth and nftables; the machine forwards IPv4 while containers need it",
+        "slirp4netns": "slirp4netns; pasta is quicker and publishes ports",
+    }
+    return Finding("network", "yes", f"'nat' works, by {ways.get(means.method, means.method)}")
+
+
+def try_veth() -> str:
+    """A veth pair into another namespace, and a table like a container's, in a network namespace of our own."""
+    linux.unshare(linux.CLONE_NEWNET)
+    with open("/proc/self/ns/net") as inside, netlink.Routes() as routes, nftables.Tables() as tables:
+        routes.add_veth("nbhdoctor", "eth0", inside.fileno())
+        chain = nftables.Chain("postrouting", "nat", nftables.POSTROUTING, nftables.SRCNAT)
+        chain.add(nftables.source(bytes(4)), nftables.masquerade())
+        tables.add_table("nbhull-doctor", [chain])
+    return ""
+
+
+def try_tun() -> str:
+    """A tun device in a network namespace."""
+    linux.unshare(linux.CLONE_NEWNET)
+    device = os.open(network.TUN, os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(device, TUNSETIFF, struct.pack("@16sH22x", b"nbhull0", IFF_TUN | IFF_NO_PI))
+    os.close(device)
+    return ""

@@ -13,17 +13,19 @@ import select
 import stat
 import struct
 
-from nbhull.runtime import cgroups, usermap
+from nbhull.runtime import cgroups, network, usermap
 from nbhull.runtime.errors import HostUnable, HullError, LauncherLost, NotFound, SyscallFailed
 from nbhull.runtime.files import remove_tree
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.client import LOCK, SOCKET
+from nbhull.runtime.launcher.connection import FORWARDING, Connections
 from nbhull.runtime.launcher.holder import Holder
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.lean import Socket, signal, socket
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
+from nbhull.runtime.model import ContainerSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 IDLE = 100
 """milliseconds without a request after which a spare init is prepared"""
+SPARE = "spare"
+"""what the spare init's connection goes by until it is a container's"""
 STAGE, GROUPS = "stage", "cgroups"
 """in a launcher's folder: where the holder mounts; the cgroup folders it made, for who cleans up after a killed one"""
 
@@ -45,6 +49,8 @@ class Launcher:
         self.keep_spare = keep_spare
         self.spare: cgroups.Group | None = None
         """the groups of the holder's spare init"""
+        self.wanted: dict[str, Any] = {}
+        """the network that the spare init is made with: the last one that was started"""
         self.server = server
         self.folder = folder
         self.store = store
@@ -52,6 +58,7 @@ class Launcher:
         self.map = usermap.plan()
         self.groups: dict[str, cgroups.Group] = {}
         self.poll = select.poll()
+        self.connections = Connections(self.poll, folder)
         self.clients: dict[int, Socket] = {}
         self.kept: set[str] = set()
         """containers whose socket folder outlives them, since they are about to start again"""
@@ -132,7 +139,7 @@ class Launcher:
 
     def step(self) -> bool:
         """Wait for one event and handle it; False when the server or the holder has gone."""
-        events = self.poll.poll(IDLE if self.keep_spare and self.spare is None else None)
+        events = self.poll.poll(IDLE if self.keep_spare and not self.is_prepared() else None)
         if not events:
             self.prepare()
         for fd, _ in events:
@@ -141,15 +148,20 @@ class Launcher:
                     return False
             elif fd == self.holder.fileno():
                 try:
-                    _, fields, _ = wire.receive_answer(self.holder)
+                    word, fields, descriptors = wire.receive_answer(self.holder)
                 except LauncherLost:
                     return False
-                self.forget(fields["container"])
+                if word == "namespaces":
+                    self.connections.attach(fields["container"], descriptors)
+                else:
+                    self.forget(fields["container"])
+            elif fd in self.connections.waiting:
+                self.connections.finish(fd)
             elif fd == self.listener.fileno():
                 self.accept()
             elif fd in self.frozen:
                 self.thaw(fd)
-            elif not self.receive(self.clients[fd]):
+            elif fd in self.clients and not self.receive(self.clients[fd]):
                 self.poll.unregister(fd)
                 self.clients.pop(fd).close()
         return True
@@ -188,22 +200,44 @@ class Launcher:
         """Let the holder, or the container's init, answer."""
         wire.send_request(self.holder, request, descriptors)
 
+    def is_prepared(self) -> bool:
+        """Whether the next container that is like the last one finds its init."""
+        return self.spare is not None and self.connections.request(SPARE) == self.wanted
+
+    def discard_spare(self) -> None:
+        """End a spare init that is not like what is wanted."""
+        if self.spare is not None:
+            self.ask_holder({"op": "discard_spare"})
+            group, self.spare = self.spare, None
+            self.connections.remove(SPARE)
+            group.remove()
+
+    def ask_holder(self, request: dict[str, Any], descriptors: list[int] | None = None) -> list[int]:
+        """A request of the launcher's own; the descriptors of its answer."""
+        ours, theirs = wire.pair()
+        with ours:
+            with theirs:
+                wire.send_request(self.holder, request, [theirs.fileno(), *(descriptors or [])])
+            return wire.receive_answer(ours)[2]
+
     def prepare(self) -> None:
-        """Have a spare init made, in cgroups of its own: entering them waits for the kernel's grace
-        periods, which the next container's start then need not."""
+        """Have a spare init made, in cgroups and with a network of its own: entering cgroups waits for the kernel's
+        grace periods, and a network for its helper, which the next container's start then need not."""
+        self.discard_spare()
+        self.wanted = self.wanted or network.plan(ContainerSpec()).request()
         group = cgroups.create(self.hierarchies, os.urandom(6).hex())
         self.note_groups(group)
         descriptors = group.open_procs()
-        ours, theirs = wire.pair()
+        self.connections.add(SPARE, self.wanted)
         try:
-            wire.send_request(self.holder, {"op": "prepare"}, [theirs.fileno(), *descriptors])
-            theirs.close()
-            wire.receive_answer(ours)
+            namespaces = self.ask_holder({"op": "prepare", "private": self.wanted["mode"] != "host"}, descriptors)
+            if namespaces:
+                self.connections.attach(SPARE, namespaces)
         except BaseException:
+            self.connections.remove(SPARE)
             group.remove()
             raise
         finally:
-            ours.close()
             for fd in descriptors:
                 os.close(fd)
         self.spare = group
@@ -220,8 +254,15 @@ class Launcher:
 
         limits = (request["memory"], request["cpus"], request["pids"])
         cgroups.require(self.hierarchies, *limits)
-        group, self.spare = self.spare, None
-        request["spare"] = group is not None
+        if not request["network"].get("publish"):
+            self.wanted = request["network"]
+        request["spare"] = self.spare is not None and self.connections.request(SPARE) == request["network"]
+        group = None
+        if request["spare"]:
+            group, self.spare = self.spare, None
+            self.connections.rename(SPARE, name)
+        else:
+            self.connections.add(name, request["network"])
         if group is None:
             limited = self.keep_spare or any(limit is not None for limit in limits)
             group = cgroups.create(self.hierarchies if limited else cgroups.NOWHERE, os.urandom(6).hex())
@@ -230,6 +271,9 @@ class Launcher:
             cgroups.configure(group, *limits)
             os.makedirs(f"{self.folder}/{name}", 0o700, exist_ok=True)
             self.idmap(request["mounts"], pass_on)
+            request["gate"] = None
+            if request["network"]["mode"] == "nat":
+                request["gate"] = pass_on(self.connections.open_gate(name))
             request["cgroups"] = []
             if not request["spare"]:
                 self.note_groups(group)
@@ -238,6 +282,7 @@ class Launcher:
         except BaseException:
             if request["spare"]:
                 self.spare, self.groups[name] = group, cgroups.create(cgroups.NOWHERE, "")
+                self.connections.rename(name, SPARE)
             self.forget(name)
             raise
         finally:
@@ -310,11 +355,7 @@ class Launcher:
             return
         if group.freeze(frozen):
             return
-        ours, theirs = wire.pair()
-        with ours:
-            with theirs:
-                wire.send_request(self.holder, {"op": "freeze", "container": name, "frozen": frozen}, [theirs.fileno()])
-            wire.receive_answer(ours)
+        self.ask_holder({"op": "freeze", "container": name, "frozen": frozen})
 
     def thaw(self, fd: int) -> None:
         """Who had a container frozen is done with it, or gone."""
@@ -347,7 +388,8 @@ class Launcher:
             wire.send_answer(channel, kind, None, **fields)
 
     def forget(self, name: str) -> None:
-        """A container has ended: its groups and its socket folder go."""
+        """A container has ended: its network, its groups and its socket folder go."""
+        self.connections.remove(name)
         group = self.groups.pop(name, None)
         if group is not None:
             group.remove()
@@ -362,6 +404,7 @@ class Launcher:
         if self.holder_pid:
             os.kill(self.holder_pid, signal.SIGKILL)
             os.waitpid(self.holder_pid, 0)
+        self.connections.close()
         sweep(self.folder)
 
 
@@ -385,7 +428,12 @@ def make_device(path: str, access: str) -> int:
 
 
 def sweep(folder: str) -> None:
-    """Remove a launcher's folder and the cgroups that it noted; its processes have ended or are ending."""
+    """Remove a launcher's folder, the cgroups and the forwarding that it noted; its processes have ended or are
+    ending."""
+    if os.path.exists(f"{folder}/{FORWARDING}"):
+        from nbhull.runtime.launcher.veth import switch_forwarding_off
+
+        switch_forwarding_off()
     noted = cgroups.read(f"{folder}/{GROUPS}").split("\n")
     groups = list(dict.fromkeys(line for line in noted if line))
     for group in groups:

@@ -21,6 +21,7 @@ from nbhull.runtime.launcher.move import Move
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import mount as linux_mount
+from nbhull.runtime.linux import netlink
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.usermap import Extent, UserMap
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 NAMESPACES = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-"""of every container; the cgroup namespace follows once its init is in its cgroup, the network's where it is private"""
+"""of every container, and the network's where it is private; the cgroup namespace follows once init is in its cgroup"""
 
 
 class Held:
@@ -47,11 +48,19 @@ class Held:
         self.namespace = -1
         """of its mounts"""
         self.move: Moving | None = None
+        self.namespaces: list[int] = []
+        """descriptors of the user and the private network namespace, until the launcher has them"""
 
     @property
     def root(self) -> int:
         """A descriptor of its root."""
         return self.parts[0].mount
+
+    def close_namespaces(self) -> None:
+        """The launcher has them."""
+        for fd in self.namespaces:
+            os.close(fd)
+        self.namespaces = []
 
     def discard(self) -> None:
         """End and reap it."""
@@ -62,6 +71,7 @@ class Held:
         """Reap it, which has ended, and close what was its."""
         os.waitpid(self.pid, 0)
         self.channel.close()
+        self.close_namespaces()
         close_parts(self.parts)
         for fd in (self.pidfd, self.namespace):
             if fd >= 0:
@@ -144,8 +154,16 @@ class Holder:
 
     def do_prepare(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Make a spare init; the descriptors are cgroup.procs files."""
-        self.spare = self.fork_init(descriptors)
-        wire.send_answer(channel, "prepared")
+        self.spare = self.fork_init(descriptors, private=request["private"])
+        wire.send_answer(channel, "prepared", self.spare.namespaces)
+        self.spare.close_namespaces()
+
+    def do_discard_spare(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
+        """End the spare init, which nobody wants as it is."""
+        if self.spare is not None:
+            spare, self.spare = self.spare, None
+            spare.discard()
+        wire.send_answer(channel, "discarded")
 
     def do_start(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Make a container's mounts, and have an init build its root of them: the spare one, or a new
@@ -154,7 +172,11 @@ class Holder:
         if request["spare"]:
             held, self.spare = self.spare, None
         else:
-            held = self.fork_init([descriptors[index] for index in request["cgroups"]])
+            groups = [descriptors[index] for index in request["cgroups"]]
+            held = self.fork_init(groups, private=request["network"]["mode"] != "host")
+            if held.namespaces:  # at once, so that the launcher connects it while the mounts are made
+                wire.send_answer(self.launcher, "namespaces", held.namespaces, container=request["container"])
+                held.close_namespaces()
         if held is None:
             raise ProcessFailed("the container's prepared init has ended", "start the container again")
         try:
@@ -179,13 +201,15 @@ class Holder:
             plan = {
                 "root": 0,
                 "mounts": mounts,
-                "network": request["network"],
+                "network": request["network"]["mode"],
+                "gate": len(fds) if request["gate"] is not None else None,
                 "width": self.width,
                 "hostname": request["hostname"],
                 "confinement": request["confinement"],
                 "empty_run": request.get("empty_run", True),
             }
-            wire.send_request(held.channel, plan, fds)
+            gate = [] if request["gate"] is None else [descriptors[request["gate"]]]
+            wire.send_request(held.channel, plan, [*fds, *gate])
             (held.namespace,) = wire.receive_answer(held.channel)[2]
         except BaseException as error:
             held.discard()
@@ -201,10 +225,10 @@ class Holder:
         self.poll.register(held.pidfd, select.POLLIN)
         wire.send_answer(channel, "running", pid=held.pid)
 
-    def fork_init(self, groups: list[int]) -> Held:
-        """Fork a container's init into its namespaces, and give it its ids."""
+    def fork_init(self, groups: list[int], *, private: bool) -> Held:
+        """Fork a container's init into its namespaces, the network's too if that is `private`, and give it its ids."""
         ours, theirs = wire.pair()
-        pid = linux.clone(NAMESPACES)
+        pid = linux.clone(NAMESPACES | (linux.CLONE_NEWNET if private else 0))
         if pid == 0:
             ours.close()
             become_init(theirs, groups, self)
@@ -213,6 +237,9 @@ class Holder:
         try:
             for file, text in self.maps.items():
                 linux.write_file(f"/proc/{pid}/{file}", text)
+            if private:
+                for kind in ("user", "net"):
+                    held.namespaces.append(os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
             wire.send_answer(ours, "mapped")
         except BaseException:
             held.discard()
@@ -388,9 +415,9 @@ def become_init(holder: Socket, groups: list[int], maker: Holder) -> None:
         plan, mounts = received
         if maker.can_setgroups and not plan["confinement"]["keep_groups"]:
             os.setgroups([])
-        if plan["network"] == "none":
-            linux.unshare(linux.CLONE_NEWNET)
-            linux.raise_loopback()
+        gate = -1 if plan["gate"] is None else mounts.pop(plan["gate"])
+        if plan["network"] != "host":
+            private_network(metadata=plan["network"] == "none")
         rootfs.build(plan, mounts)
         for fd in mounts:
             os.close(fd)
@@ -400,4 +427,17 @@ def become_init(holder: Socket, groups: list[int], maker: Holder) -> None:
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         wire.send_answer(holder, "ready", [namespace])
         os.close(namespace)
-        init.Init(holder, plan["confinement"], can_setgroups=maker.can_setgroups).run()
+        init.Init(holder, plan["confinement"], gate, can_setgroups=maker.can_setgroups).run()
+
+
+def private_network(*, metadata: bool) -> None:
+    """In a new network namespace: the loopback interface, and what Docker allows there, low ports for all users.
+
+    Without `metadata` no packet leaves for link-local addresses, at which clouds tell their machines' secrets."""
+    linux.raise_loopback()
+    linux.write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+    if not metadata:
+        with netlink.Routes() as routes:
+            routes.add_route("169.254.0.0", 16, unreachable=True)
+            if netlink.has_ipv6():
+                routes.add_route("fd00:ec2::", 32, unreachable=True)

@@ -13,6 +13,7 @@ import termios
 
 from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullError, NotFound
 from nbhull.runtime.launcher import wire
+from nbhull.runtime.launcher.connection import pass_gate
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.linux.seccomp import load_filter
@@ -47,9 +48,11 @@ def confine(confinement: dict[str, Any], last_capability: int) -> None:
 class Init:
     """The loop of PID 1."""
 
-    def __init__(self, holder: Socket, confinement: dict[str, Any], *, can_setgroups: bool) -> None:
+    def __init__(self, holder: Socket, confinement: dict[str, Any], gate: int, *, can_setgroups: bool) -> None:
         self.holder = holder
         self.confinement = confinement
+        self.gate = gate
+        """where the launcher says that the network is there; -1 once it has, and where there is none"""
         self.can_setgroups = can_setgroups and not confinement["keep_groups"]
         self.channels: dict[int, Socket] = {}
         """by process id: the channel of the client that started it"""
@@ -130,6 +133,9 @@ class Init:
 
     def spawn(self, request: dict[str, Any], stdio: list[int], channel: Socket) -> None:
         """Fork and execute; the answer is `started` once execve has succeeded."""
+        if self.gate >= 0:
+            gate, self.gate = self.gate, -1
+            pass_gate(gate)
         report, report_end = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from time import time
 
 from nbhull.runtime.errors import HullError
@@ -35,7 +36,8 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
         container = engine.create(container_spec(values))
         keep = False
         try:
-            engine.start(container.id)
+            for notice in engine.start(container.id).notices:
+                print(f"nbhull: {notice}", file=sys.stderr)
             command = engine.command(container.id, values["command"], values["entrypoint"])
             command = command or default_command(engine, container.id)
             signals.collect()
@@ -112,7 +114,10 @@ def container_spec(values: dict[str, Any]) -> ContainerSpec:
         name=values["name"],
         hostname=values["hostname"],
         limits=Limits(values["memory"], values["cpus"], values["pids_limit"]),
-        network=values["network"] or "host",
+        network=values["network"],
+        publish=values["publish"],
+        dns=values["dns"],
+        hosts=values["add_host"],
         mounts=values["volume"],
         confinement=confinement,
         transient=values["rm"],

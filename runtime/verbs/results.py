@@ -241,7 +241,7 @@ def container_fields(container: Container, usage: Usage, now: float) -> Fields:
             of(None if usage.pids is None else str(usage.pids), (pids_limit and str(pids_limit)) or None),
         ),
         ("cpus", f"{spec.limits.cpus:g}" if spec.limits.cpus else "no limit"),
-        ("network", spec.network),
+        ("network", spec.network or "nat, where it can be had"),
     ]
     fields += [("mount", m.target + (" (read-only)" if m.read_only else "")) for m in spec.mounts]
     item = container_data(container) | {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from nbhull.runtime.errors import InvalidInput
-from nbhull.runtime.model import Mount, Network
+from nbhull.runtime.model import Mount, Network, Port
+from nbhull.runtime.network import MODES, check_address
 
 
 def parse_env(text: str) -> tuple[str, str] | None:
@@ -71,12 +72,39 @@ def parse_count(text: str) -> int:
 
 
 def parse_network(text: str) -> Network:
-    """`host` or `none`."""
-    if text == "host":
-        return "host"
-    if text == "none":
-        return "none"
-    raise InvalidInput(f"unknown network {text!r}", "one of: host, none")
+    """`host`, `nat` or `none`."""
+    for known in MODES:
+        if text == known:
+            return known
+    raise InvalidInput(f"unknown network {text!r}", f"one of: {', '.join(MODES)}")
+
+
+def parse_publish(text: str) -> Port:
+    """A port from `[ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]`; an IPv6 address stands in brackets."""
+    form = "write it like 8080:80, 127.0.0.1:8080:80 or 5353:53/udp"
+    ports, slash, protocol = text.partition("/")
+    address, _, outside = ports.rpartition(":")[0].rpartition(":")
+    inside = ports.rpartition(":")[2]
+    if not (_is_port(outside) and _is_port(inside)) or (slash and protocol not in ("tcp", "udp")):
+        raise InvalidInput(f"published port {text!r} is not of the form [ADDRESS:]OUTSIDE:INSIDE[/udp]", form)
+    address = address.removeprefix("[").removesuffix("]")
+    if address:
+        check_address(address, "address to publish on")
+    return Port(int(outside), int(inside), "udp" if protocol == "udp" else "tcp", address)
+
+
+def parse_add_host(text: str) -> tuple[str, str]:
+    """A name and an address from `NAME:ADDRESS`."""
+    name, _, address = text.partition(":")
+    parse_hostname(name)
+    check_address(address, "host's address")
+    return name, address
+
+
+def parse_dns(text: str) -> str:
+    """A name server's address."""
+    check_address(text, "name server")
+    return text
 
 
 def parse_hostname(text: str) -> str:
@@ -84,6 +112,10 @@ def parse_hostname(text: str) -> str:
     if 0 < len(text) <= 64 and text.isascii() and text.replace("-", "a").replace(".", "a").isalnum():
         return text
     raise InvalidInput(f"host name {text!r} is not valid", "use letters, digits, '-' and '.', at most 64")
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < len(text) < 6 and 0 < int(text) < 65536
 
 
 def _positive(text: str, what: str, hint: str) -> float:

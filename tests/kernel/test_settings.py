@@ -18,7 +18,7 @@ from nbhull.kernel.folder import certificate_mounts, why_withheld, working_folde
 from nbhull.runtime.confinement import Confinement, Device, Tmpfs, Ulimit, capabilities
 from nbhull.runtime.errors import Denied, InvalidInput, NotFound
 from nbhull.runtime.linux.mount import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID
-from nbhull.runtime.model import Mount
+from nbhull.runtime.model import Mount, Network
 
 GIB = 1 << 30
 
@@ -36,10 +36,13 @@ def test_a_kernelspec_may_set_everything() -> None:
             "environment": {"A": "1"},
             "prefix": "/opt/venv/",
             "control": "none",
+            "dns": ["192.0.2.53"],
         }
     )
     mounts = (Mount("/data", "/data"), Mount("/a", "/b", True), Mount("/c", "/d", True))
-    assert config == KernelConfig("lab", "ir", 2 * GIB, 1.5, 100, "none", mounts, {"A": "1"}, "/opt/venv", "none")
+    assert config == KernelConfig(
+        "lab", "ir", 2 * GIB, 1.5, 100, "none", mounts, {"A": "1"}, "/opt/venv", "none", dns=("192.0.2.53",)
+    )
 
 
 def test_a_notebook_only_tightens() -> None:
@@ -51,14 +54,15 @@ def test_a_notebook_only_tightens() -> None:
 
 
 def test_a_notebook_may_say_what_holds_anyway() -> None:
-    assert narrow(KernelConfig(), {"network": "host"}) == (KernelConfig(), [])
+    on_host = KernelConfig(network="host")
+    assert narrow(on_host, {"network": "host"}) == (on_host, [])
     assert narrow(KernelConfig(), {"memory": None}) == (KernelConfig(), [])
 
 
 @pytest.mark.parametrize(
     "key",
     ["mounts", "environment", "prefix", "control", "cap_add", "security_opt", "privileged", "tmpfs", "devices", "gpus",
-     "group_add", "ulimits"],
+     "group_add", "ulimits", "dns"],
 )  # fmt: skip
 def test_a_notebook_does_not_widen(key: str) -> None:
     with pytest.raises(Denied, match=key):
@@ -113,9 +117,19 @@ def test_a_notebook_does_not_open_what_is_read_only() -> None:
         narrow(KernelConfig(read_only=True), {"read_only": False})
 
 
-def test_a_notebook_does_not_get_a_network() -> None:
+@pytest.mark.parametrize(
+    ("allowed", "asked"), [("none", "host"), ("none", "nat"), ("nat", "host"), (None, "host")]
+)
+def test_a_notebook_does_not_get_a_wider_network(allowed: Network | None, asked: str) -> None:
     with pytest.raises(Denied, match="network"):
-        narrow(KernelConfig(network="none"), {"network": "host"})
+        narrow(KernelConfig(network=allowed), {"network": asked})
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked"), [("host", "nat"), ("host", "none"), ("nat", "none"), (None, "nat"), (None, "none")]
+)
+def test_a_notebook_gets_a_narrower_network(allowed: Network | None, asked: str) -> None:
+    assert narrow(KernelConfig(network=allowed), {"network": asked})[0].network == asked
 
 
 def test_finding_a_notebook(tmp_path: Path) -> None:

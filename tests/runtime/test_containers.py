@@ -34,7 +34,7 @@ def test_every_namespace_is_its_own(box: Box) -> None:
         assert box.out(f"readlink /proc/self/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"), name
 
 
-def test_two_containers_share_no_namespace_but_the_network_of_the_host(make_box: Callable[..., Box]) -> None:
+def test_two_containers_share_no_namespace(make_box: Callable[..., Box]) -> None:
     one, two = make_box(), make_box()
     for name in NAMESPACES:
         assert one.out(f"readlink /proc/self/ns/{name}") != two.out(f"readlink /proc/self/ns/{name}"), name
@@ -142,7 +142,6 @@ def test_identity_files(make_box: Callable[..., Box]) -> None:
     machine = box.out("cat /etc/machine-id")
     assert len(machine) == 32
     assert machine != Path("/etc/machine-id").read_text().strip() if Path("/etc/machine-id").exists() else True
-    assert box.out("cat /etc/resolv.conf") == Path("/etc/resolv.conf").read_text().strip()
     assert (
         box.out("date +%Z")
         == subprocess.run(["date", "+%Z"], capture_output=True, text=True, check=True).stdout.strip()

@@ -13,6 +13,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from support.outside import VARIABLE
+
 RUNS = ("root", "user", "nosubuid")
 """The runs of the suite: as root, as an ordinary user, and as one without subordinate ids."""
 
@@ -96,16 +98,30 @@ def _lacks_libseccomp() -> str | None:
     return "Debian's python3-seccomp is not installed" if done.returncode else None
 
 
+def _lacks_nat() -> str | None:
+    """Whether a container can have a network of its own, and there is an outside that tests may talk to."""
+    if not any(line.split()[1] == "00000000" for line in Path("/proc/net/route").read_text().splitlines()[1:]):
+        return "this machine has no default route"
+    if os.getuid() == 0:
+        return _lacks_program("nft") or _lacks_program("ip")
+    if VARIABLE not in os.environ:
+        return "only root can make an outside; it does so for all runs"
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "/dev/net/tun is not open to this user"
+    return _lacks_program("pasta")
+
+
 CONTROLLERS = ("memory", "pids", "cpu")
 PROGRAMS = (
     "buildah", "busybox", "bwrap", "chromium", "docker-registry", "git", "htpasswd", "mmdebstrap", "newuidmap",
-    "podman", "runc", "skopeo", "strace", "umoci", "unshare",
+    "podman", "runc", "skopeo", "slirp4netns", "strace", "umoci", "unshare",
 )
 
 ABILITIES: dict[str, Callable[[], str | None]] = {
     "subuid": _lacks_subuid,
     "userns": _lacks_userns,
     "libseccomp": _lacks_libseccomp,
+    "nat": _lacks_nat,
     **{
         f"cgroup-{name}": functools.partial(_lacks_cgroup, name)
         for name in CONTROLLERS

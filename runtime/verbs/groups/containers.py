@@ -49,6 +49,29 @@ VERBS: tuple[Verb, ...] = (
             *LIMITS,
             *CONFINEMENT,
             Argument(
+                "--publish",
+                "lead a port of this machine to one of the container; on all addresses of the machine (as with "
+                "Docker), unless one is given",
+                short="-p",
+                metavar="[ADDRESS:]OUTSIDE:INSIDE[/udp]",
+                parse=VALUES + "parse_publish",
+                many=True,
+            ),
+            Argument(
+                "--dns",
+                "name server to ask instead of this machine's",
+                metavar="ADDRESS",
+                parse=VALUES + "parse_dns",
+                many=True,
+            ),
+            Argument(
+                "--add-host",
+                "have a name mean an address, by a line of /etc/hosts",
+                metavar="NAME:ADDRESS",
+                parse=VALUES + "parse_add_host",
+                many=True,
+            ),
+            Argument(
                 "--hostname",
                 "host name inside the container",
                 short="-h",

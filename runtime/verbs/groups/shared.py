@@ -128,8 +128,9 @@ LIMITS = (
     ),
     Argument(
         "--network",
-        "`host`: the network of this machine; `none`: no network at all",
-        metavar="host|none",
+        "`nat`: one of its own with a way out, the default where it can be had; "
+        "`host`: that of this machine; `none`: no network at all",
+        metavar="nat|host|none",
         parse=VALUES + "parse_network",
     ),
 )
