@@ -5,6 +5,7 @@ Descriptors instead of paths: what was checked is what is mounted, whatever is r
 
 from __future__ import annotations
 
+import errno as errors
 import os
 import struct
 
@@ -128,6 +129,10 @@ def read_messages(context: int) -> str:
             return "; ".join(lines)
 
 
+ATTEMPTS = 1000
+"""at a resolution, where others on the machine rename and mount all the time"""
+
+
 def openat2(
     at: int, path: str, flags: int, resolve: int = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, mode: int = 0
 ) -> int:
@@ -136,9 +141,12 @@ def openat2(
     Raises the OSError that open(2) would.
     """
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
-    result: int = libc.libc.syscall(
-        c_long(libc.OPENAT2), c_long(at), os.fsencode(path), how, c_long(len(how))
-    )
+    words = (c_long(libc.OPENAT2), c_long(at), os.fsencode(path), how, c_long(len(how)))
+    for _ in range(ATTEMPTS):
+        result: int = libc.libc.syscall(*words)
+        # Something was renamed or mounted somewhere on the machine meanwhile, so `..` could not be vouched for.
+        if result != -1 or get_errno() != errors.EAGAIN:
+            break
     if result == -1:
         errno = get_errno()
         raise OSError(errno, os.strerror(errno), path)
