@@ -6,7 +6,7 @@ set everything. A notebook (`metadata.container`) is hostile input. Key by key:
 | key                                     | in a notebook                                                   |
 |-----------------------------------------|-----------------------------------------------------------------|
 | image, kernel                           | chosen freely                                                   |
-| memory, cpus, pids                      | may tighten; what is looser is cut to the limit, with a notice  |
+| memory, cpus, pids, disk, inodes        | may tighten; what is looser is cut to the limit, with a notice  |
 | network                                 | may tighten, in the order host, nat, none; a wider one is denied |
 | cap_drop, read_only                     | may tighten: dropped beside the kernelspec's; true only         |
 | all else that is known                  | denied                                                          |
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, cast
 
+from nbhull.runtime import limits
 from nbhull.runtime.confinement import Confinement, Device, Tmpfs, Ulimit
 from nbhull.runtime.confinement_options import (
     from_options,
@@ -33,7 +34,8 @@ from nbhull.runtime.confinement_options import (
     parse_ulimit,
 )
 from nbhull.runtime.errors import Denied, InvalidInput
-from nbhull.runtime.model import HOST_IMAGE, Limits, Mount, Network, parse_bytes, parse_name
+from nbhull.runtime.limits import Limits
+from nbhull.runtime.model import HOST_IMAGE, Mount, Network, parse_bytes, parse_name
 from nbhull.runtime.network import MODES, check_address
 
 Control = Literal["self", "none"]
@@ -79,11 +81,23 @@ class KernelConfig:
     ulimits: tuple[Ulimit, ...] = ()
     dns: tuple[str, ...] = ()
     """addresses of name servers in place of the machine's"""
+    memory_swap: int | None = None
+    """these, and the others of `runtime.limits.Limits`, are as that has them"""
+    cpu_shares: int | None = None
+    cpuset: str | None = None
+    blkio_weight: int | None = None
+    device_read_bps: tuple[str, ...] = ()
+    device_write_bps: tuple[str, ...] = ()
+    device_read_iops: tuple[str, ...] = ()
+    device_write_iops: tuple[str, ...] = ()
+    disk: int | None = None
+    """bytes of the container's own files"""
+    inodes: int | None = None
 
     @property
     def limits(self) -> Limits:
         """The limits as the engine takes them."""
-        return Limits(memory=self.memory, cpus=self.cpus, pids=self.pids)
+        return Limits(**{name: getattr(self, name) for name in Limits._fields})
 
     @property
     def confinement(self) -> Confinement:
@@ -93,14 +107,17 @@ class KernelConfig:
 
 
 KEYS = tuple(f.name for f in fields(KernelConfig))
-LIMITS = ("memory", "cpus", "pids")
+LIMITS = ("memory", "cpus", "pids", "disk", "inodes")
+"""what a notebook may tighten"""
 CONFINING = ("cap_add", "cap_drop", "security_opt", "privileged", "read_only", "tmpfs", "gpus", "group_add")
 CHOSEN_BY_NOTEBOOK = ("image", "kernel", *LIMITS, "network", "cap_drop", "read_only")
 
 
 def from_kernelspec(settings: Mapping[str, Any]) -> KernelConfig:
     """The settings of a kernelspec. Raises InvalidInput that names the key."""
-    return KernelConfig(**validated(settings, "the kernelspec"))
+    config = KernelConfig(**validated(settings, "the kernelspec"))
+    config.limits.check()
+    return config
 
 
 def narrow(config: KernelConfig, notebook: Mapping[str, Any]) -> tuple[KernelConfig, list[str]]:
@@ -137,6 +154,8 @@ def narrow(config: KernelConfig, notebook: Mapping[str, Any]) -> tuple[KernelCon
                 f"The notebook asks for {key} {notebook[key]}; its kernelspec allows {allowed}, which holds."
             )
             del asked[key]
+    if "memory" in asked and config.memory_swap is not None and config.memory_swap >= 0:
+        asked["memory_swap"] = max(asked["memory"], config.memory_swap - ((config.memory or 0) - asked["memory"]))
     return replace(config, **asked), notices
 
 
@@ -168,14 +187,6 @@ def parse_cpus(value: Any) -> float:
     if not 0.01 <= cpus <= 1e6:
         raise InvalidInput(f"cpus {str(value)[:80]!r} is not a positive number", "write it like 1.5, at least 0.01")
     return cpus
-
-
-def parse_pids(value: Any) -> int:
-    """A count of processes; raises InvalidInput."""
-    text = str(value)
-    if isinstance(value, bool) or not re.fullmatch(r"[1-9]\d{0,8}", text):
-        raise InvalidInput(f"pids limit {text[:80]!r} is not a positive whole number", "write it like 256")
-    return int(text)
 
 
 def parse_flag(value: Any) -> bool:
@@ -276,12 +287,22 @@ def parse_environment(value: Any) -> dict[str, str]:
     return dict(value)
 
 
-PARSERS = {
+PARSERS: dict[str, Callable[[Any], Any]] = {
     "image": lambda value: parse_image(value),
     "kernel": lambda value: parse_name(value, "kernelspec name"),
     "memory": parse_memory,
     "cpus": parse_cpus,
-    "pids": parse_pids,
+    "pids": limits.parse_pids,
+    "memory_swap": limits.parse_memory_swap,
+    "cpu_shares": limits.parse_cpu_shares,
+    "cpuset": lambda value: limits.parse_cpuset(str(value)),
+    "blkio_weight": limits.parse_blkio_weight,
+    "device_read_bps": each(limits.parse_device_bps),
+    "device_write_bps": each(limits.parse_device_bps),
+    "device_read_iops": each(limits.parse_device_iops),
+    "device_write_iops": each(limits.parse_device_iops),
+    "disk": limits.parse_disk,
+    "inodes": limits.parse_inodes,
     "network": parse_network,
     "dns": parse_dns,
     "mounts": parse_mounts,

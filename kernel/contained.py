@@ -9,16 +9,21 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from nbhull.kernel.checkpoints import Checkpoint, Checkpoints
 from nbhull.kernel.command import CommandFinder, KernelCommand
 from nbhull.kernel.config import KernelConfig
+from nbhull.kernel.engines import submit
 from nbhull.kernel.folder import WorkingFolder
 from nbhull.kernel.launch import Launch
 from nbhull.kernel.logged import LoggedProgress
 from nbhull.kernel.names import CONNECTION_FILE, CONTROL_SOCKET, CONTROL_VARIABLE, NOTICES_FILE, PENDING_FILE
+from nbhull.kernel.obituary import deliver, take_request
+from nbhull.runtime import ends
 from nbhull.runtime.engine import Engine, Process
 from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound, ProcessFailed
 from nbhull.runtime.model import Container, ContainerSpec, Image, Mount, ProcessSpec
@@ -57,6 +62,14 @@ class ContainedKernel:
         """the folder as the clients know it, the same for the whole life of the kernel"""
         self.resetting = False
         self.checkpoints = Checkpoints()
+        self._is_ended_by_us = False
+        """the kernel process was told to end"""
+        self._telling: Future[None] | None = None
+        """the death of the kernel process is told to its clients, or has been"""
+        self._notices: list[str] = []
+        """for the next kernel process to show"""
+        self._events_before: Mapping[str, int] = {}
+        """limits that the container had met before the kernel process started"""
         self._lock = threading.RLock()
         self._launch: Launch | None = None
         # so that a kernel that nobody shuts down (its manager gave it up) does not keep its container
@@ -193,6 +206,11 @@ class ContainedKernel:
             },
             cwd=self.folder.path,
         )
+        if self._notices:
+            self._write(NOTICES_FILE, json.dumps(self._notices))
+            self._notices = []
+        self._is_ended_by_us, self._telling = False, None
+        self._events_before = ends.read_events(container.socket_folder)
         with launch.open_output() as stdio:
             if self.process is not None:
                 self.process.close()
@@ -235,20 +253,45 @@ class ContainedKernel:
         )
 
     def poll(self) -> int | None:
-        """None while the kernel runs or is being reset, else its exit status (0 if there was none)."""
+        """None while the kernel runs, is being reset, or its death is being told; else its exit status (0 if
+        there was none)."""
         process = self.process
         if self.resetting:
             return None
         if process is None:
             return 0
         try:
-            return process.poll()
+            status = process.poll()
         except LauncherLost:
-            return -9
+            status = -9
+        if status in (None, 0) or self._is_ended_by_us:
+            return status
+        with self._lock:
+            if self._telling is None and self.process is process:
+                self._telling = submit(lambda: self._tell_death(status))
+        return status if self._telling is None or self._telling.done() else None
+
+    def _tell_death(self, status: int) -> None:
+        """The kernel process was killed or crashed: say why, in the cell that it was executing, in the log, and
+        in the next kernel's first cell if nobody waits for the one before."""
+        container, launch = self.container, self._launch
+        if container is None or launch is None:
+            return
+        try:
+            events = ends.since(self._events_before, self.engine.events(container.id))
+        except NotFound:
+            return  # removed with its kernel, as whoever did so knows
+        message, hint = ends.explain_end(status, events, container.spec.limits)
+        self.log.error("nbhull: %s", message)
+        request = take_request(self.socket_folder)
+        told = request is not None and deliver(launch.connection, f"{self.socket_folder}/k", request, message, hint)
+        if not told:
+            self._notices = [f"{message}. {hint}"]
 
     def signal(self, signum: int) -> None:
         """Signal the kernel's process group; no error if it has ended."""
         if self.process is not None:
+            self._is_ended_by_us = self._is_ended_by_us or signum in (SIGKILL, SIGTERM)
             with suppress(LauncherLost):
                 self.process.signal(signum)
 
@@ -339,6 +382,7 @@ class ContainedKernel:
             self._write(PENDING_FILE, json.dumps(pending))
         self.process.close()
         self.process = checkpoint.wake()
+        self._is_ended_by_us, self._telling = False, None
 
     def _control_path(self) -> str | None:
         if self.config.control == "none":

@@ -52,9 +52,11 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await asyncio.get_running_loop().run_in_executor(_pool, lambda: function(*args, **kwargs))
 
 
-def submit(function: Callable[[], None]) -> None:
+def submit(function: Callable[[], None]) -> Future[None]:
     """Have a function called in one of our threads; what it raises is logged."""
-    _pool.submit(function).add_done_callback(_log_failure)
+    future = _pool.submit(function)
+    future.add_done_callback(_log_failure)
+    return future
 
 
 def _log_failure(future: Future[None]) -> None:

@@ -5,6 +5,7 @@ from signal import SIGUSR2
 CONNECTION_FILE = "connection.json"
 NOTICES_FILE = "notices.json"
 PENDING_FILE = "pending.json"
+EXECUTING_FILE = "executing.json"
 CONTROL_SOCKET = "control.sock"
 
 CONTROL_VARIABLE = "NBHULL_CONTROL"

@@ -17,8 +17,10 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbhull.kernel.command import parse_kernelspec
 from nbhull.kernel.config import from_kernelspec
 from nbhull.runtime.errors import Conflict, InvalidInput, NotFound
+from nbhull.runtime.limits import Limits
 from nbhull.runtime.model import HOST_IMAGE, parse_name
 
+NO_LIMITS = Limits()
 PROVISIONER = "container-provisioner"
 LOGOS = ("logo-32x32.png", "logo-64x64.png", "logo-svg.svg")
 UNKNOWN_PYTHON: dict[str, Any] = {
@@ -47,9 +49,7 @@ def install(
     image: str = HOST_IMAGE,
     kernel: str = "python3",
     *,
-    memory: int | None = None,
-    cpus: float | None = None,
-    pids: int | None = None,
+    limits: Limits = NO_LIMITS,
     network: str | None = None,
     prefix: str | None = None,
     user: bool = False,
@@ -68,9 +68,7 @@ def install(
     config = {
         "image": image,
         "kernel": kernel,
-        "memory": memory,
-        "cpus": cpus,
-        "pids": pids,
+        **limits.given(),
         "network": network,
         "prefix": sys.prefix,
     }

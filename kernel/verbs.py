@@ -6,7 +6,11 @@ from typing import Any
 
 from nbhull.kernel import specs
 from nbhull.runtime.errors import HullError
+from nbhull.runtime.limits import Limits, from_values
 from nbhull.runtime.verbs.results import Names, Result, Table, human_size
+
+UNITS = {"memory": "", "cpus": "cpus", "pids": "pids"}
+"""how a limit's number is followed by its name"""
 
 
 def install(engine: None, values: dict[str, Any]) -> Result:
@@ -16,9 +20,7 @@ def install(engine: None, values: dict[str, Any]) -> Result:
         display_name=values["display_name"],
         image=values["image"],
         kernel=values["kernel"],
-        memory=values["memory"],
-        cpus=values["cpus"],
-        pids=values["pids_limit"],
+        limits=from_values(values),
         network=values["network"],
         prefix=values["prefix"],
         user=values["user"],
@@ -57,10 +59,12 @@ def remove(engine: None, values: dict[str, Any]) -> Result:
 
 def limits(config: dict[str, Any]) -> str:
     """The limits that a kernelspec sets, for people."""
-    memory = config.get("memory")
-    parts = [human_size(memory) if isinstance(memory, int) else memory]
-    parts += [
-        f"{config[key]} {unit}" if config.get(key) else None for key, unit in (("cpus", "cpus"), ("pids", "pids"))
-    ]
-    parts.append("no network" if config.get("network") == "none" else None)
-    return ", ".join(str(part) for part in parts if part) or "-"
+    parts = []
+    for key, value in config.items():
+        if key in Limits._fields and value:
+            sized = key in ("memory", "memory_swap", "disk") and isinstance(value, int)
+            text = human_size(value) if sized else ", ".join(value) if isinstance(value, list) else str(value)
+            parts.append(f"{text} {UNITS.get(key, key.replace('_', '-'))}".strip())
+    if config.get("network") == "none":
+        parts.append("no network")
+    return ", ".join(parts) or "-"

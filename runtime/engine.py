@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nbhull.runtime import accounts, composition, confinement, defaults, network
+from nbhull.runtime import accounts, composition, confinement, defaults, limits, network
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
 from nbhull.runtime.launcher import client, wire
@@ -271,9 +271,7 @@ class Engine:
                 container=row["id"],
                 hostname=record["hostname"],
                 network=connected.request(),
-                memory=spec.limits.memory,
-                cpus=spec.limits.cpus,
-                pids=spec.limits.pids,
+                limits=spec.limits.given(),
                 confinement=confinement.plan(spec.confinement, self.store.home),
                 **plan,
             )
@@ -299,7 +297,8 @@ class Engine:
         made_from, record = spec_of(row), loads(row["record"])
         user = spec.user or made_from.confinement.user or defaults.user(record)
         account = self.account(row["id"], user, made_from.confinement)
-        env = {**defaults.environment(record, account), **made_from.env, **spec.env}
+        own = {**limits.environment(made_from.limits), **defaults.environment(record, account)}
+        env = {**own, **made_from.env, **spec.env}
         return client.spawn(
             launcher,
             list(stdio),
@@ -443,6 +442,17 @@ class Engine:
         _, fields, _ = self.launcher_of(row).request("usage", container=row["id"])
         numbers: dict[str, Any] = {key: float(value) if "." in value else int(value) for key, value in fields.items()}
         return Usage(**numbers)
+
+    def events(self, ref: str) -> dict[str, int]:
+        """How often a container has met its limits since it started (`ends.Events`), also if it has ended."""
+        row = self.row(ref)
+        try:
+            usage = self.usage(row["id"])
+        except (Conflict, NotFound, LauncherLost):
+            from nbhull.runtime.ends import read_events
+
+            return read_events(self.store.path("containers", row["id"]))
+        return {name: count for name, count in usage.to_dict().items() if name.endswith(("_kills", "_hits")) and count}
 
 
 class FolderDescriptor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import InvalidInput
+from nbhull.runtime.limits import Limits as Limits
 from nbhull.runtime.record import Record
 
 TYPE_CHECKING = False
@@ -80,17 +81,6 @@ class Port(Record):
     protocol: Protocol = "tcp"
     address: str = ""
     """of the machine, on which it is published; empty means all of them"""
-
-
-class Limits(Record):
-    """What a container may use at most; None means no limit of its own."""
-
-    memory: int | None = None
-    """bytes of memory, swap included"""
-    cpus: float | None = None
-    """cores, such as 1.5"""
-    pids: int | None = None
-    """processes and threads"""
 
 
 class ContainerSpec(Record):
@@ -185,8 +175,18 @@ class Usage(Record):
     """What a container uses now; None where the machine cannot tell."""
 
     memory: int | None = None
+    """bytes, without the file cache that the kernel can drop at once (as Docker counts)"""
     memory_limit: int | None = None
+    swap: int | None = None
     pids: int | None = None
     pids_limit: int | None = None
     cpu_seconds: float | None = None
+    io_read: int | None = None
+    """bytes from block devices"""
+    io_written: int | None = None
     oom_kills: int | None = None
+    """processes killed for lack of memory"""
+    memory_hits: int | None = None
+    """how often the memory limit was met"""
+    pids_hits: int | None = None
+    """how often a process or thread was refused"""

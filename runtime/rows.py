@@ -31,7 +31,7 @@ def image_of(row: Row, road: str = "", reason: str = "") -> Image:
 def spec_of(row: Row) -> ContainerSpec:
     """A container's spec from its row."""
     fields = loads(row["spec"])
-    fields["limits"] = Limits(**fields["limits"])
+    fields["limits"] = Limits.from_dict(fields["limits"])
     fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
     fields["publish"] = tuple(Port(**port) for port in fields.get("publish", ()))
     fields["dns"] = tuple(fields.get("dns", ()))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
 import zmq
@@ -17,10 +16,12 @@ from traitlets import Type
 
 from nbhull.kernel.app import inspection
 from nbhull.kernel.app.checkpoint import Woken
+from nbhull.kernel.app.executing import Executing
 from nbhull.kernel.app.handover import Handover, await_subscribers
 from nbhull.kernel.app.kernel import HullKernel
+from nbhull.kernel.app.notices import LimitNotices, show_once
 from nbhull.kernel.app.revival import revive
-from nbhull.kernel.names import HISTORY_FILE, NOTICES_FILE, PENDING_FILE
+from nbhull.kernel.names import EXECUTING_FILE, HISTORY_FILE, NOTICES_FILE, PENDING_FILE
 
 EXTENSION = "nbhull.magics"
 
@@ -74,6 +75,7 @@ class HullKernelApp(IPKernelApp):
             self.config.HistoryManager.hist_file = self.beside_connection_file(HISTORY_FILE)
         super().init_kernel()
         if isinstance(self.kernel, HullKernel):
+            self.kernel.executing = Executing(self.beside_connection_file(EXECUTING_FILE))
             if self.handover is not None:
                 self.kernel.inherited = self.handover.queue
             self.kernel.memory.baseline = inspection.open_things()
@@ -84,6 +86,7 @@ class HullKernelApp(IPKernelApp):
         super().init_extensions()
         if notices := take_file(self.beside_connection_file(NOTICES_FILE)):
             show_once(self.shell, [str(notice) for notice in notices])
+        LimitNotices(self.shell, os.path.dirname(self.abs_connection_file))
 
     def start(self) -> None:
         """Called by `launch_instance`; runs until the kernel ends, in as many copies of its process as there are."""
@@ -122,17 +125,6 @@ def take_file(path: str) -> Any:
         return None
     os.unlink(path)
     return content
-
-
-def show_once(shell: Any, notices: list[str]) -> None:
-    """Print notices to standard error when the first cell runs, so that they stand in the notebook."""
-
-    def show(*_: Any) -> None:
-        shell.events.unregister("pre_run_cell", show)
-        for notice in notices:
-            print(f"nbhull: {notice}", file=sys.stderr)
-
-    shell.events.register("pre_run_cell", show)
 
 
 launch_new_instance = HullKernelApp.launch_instance

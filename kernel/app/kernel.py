@@ -11,6 +11,7 @@ from typing import Any
 import zmq
 from ipykernel.ipkernel import IPythonKernel
 
+from nbhull.kernel.app.executing import Executing
 from nbhull.kernel.app.handover import connected_peers, describe_request, frames_to_text
 from nbhull.kernel.app.memory import Memory
 from nbhull.kernel.app.revival import ensure_subshell, rebind_kernel
@@ -33,6 +34,8 @@ class HullKernel(IPythonKernel):
         super().__init__(**kwargs)
         self.inherited: list[Frames] = []
         """requests that the kernel before this one had not begun; they go first"""
+        self.executing: Executing | None = None
+        """where the request under way is written down"""
         self._arrived: dict[bytes, Frames] = {}
         self._arrived_lock = threading.Lock()
         self.memory = Memory(self)
@@ -83,6 +86,17 @@ class HullKernel(IPythonKernel):
         with self._arrived_lock:
             self._arrived.pop(signature(msg), None)
         await super().dispatch_shell(msg, *args, **kwargs)
+
+    async def execute_request(self, stream: Any, ident: list[bytes], parent: dict[str, Any]) -> None:
+        """Called for each cell when its turn has come; those of subshells are not the notebook's."""
+        if self.executing is None or parent["header"].get("subshell_id"):
+            await super().execute_request(stream, ident, parent)
+            return
+        self.executing.begin(parent, ident, self.execution_count + 1)
+        try:
+            await super().execute_request(stream, ident, parent)
+        finally:
+            self.executing.end()
 
     # -- both ------------------------------------------------------------------------------------
 

@@ -162,6 +162,25 @@ def unified_cgroups() -> str:
     )
 
 
+def cgroup_controllers(cause: str) -> str:
+    """What gives this user the cgroup controllers that are missing, by `cgroups.Hierarchies.cause`; empty where nothing
+    is known."""
+    if cause == "none":
+        return f"{sudo()}mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+    if cause == "v1":
+        return unified_cgroups()
+    if cause == "delegation":
+        return delegation()
+    if cause == "bus":
+        return f"{sudo()}apt-get install -y dbus-user-session && {sudo()}loginctl enable-linger {user_name()}"
+    if cause == "systemd":
+        return "systemctl --user status  # the user's systemd must run; and: pip install jeepney"
+    if cause == "kernel":
+        options = "MEMCG", "CFS_BANDWIDTH", "CPUSETS", "CGROUP_PIDS", "BLK_CGROUP"
+        return f"boot a Linux that is built with {', '.join(f'CONFIG_{option}=y' for option in options)}"
+    return ""
+
+
 def tun_device() -> str:
     """Makes /dev/net/tun what it is on every distribution: open to all, since only a network namespace's
     own root can do anything with it."""

@@ -6,53 +6,53 @@ import fcntl
 import os
 import struct
 
-from nbhull.runtime import cgroups, network
+from nbhull.runtime import cgroups, cores, network
 from nbhull.runtime.doctor import mending
 from nbhull.runtime.doctor.attempt import attempt
 from nbhull.runtime.doctor.findings import Finding
 from nbhull.runtime.doctor.namespaces import attempt_as_root, mend_of
-from nbhull.runtime.errors import HostUnable
 from nbhull.runtime.linux import netlink, nftables
 from nbhull.runtime.linux import process as linux
 
-LIMITS = {"memory": "memory", "cpu": "cpus", "pids": "pids"}
+LIMITS = {"memory": "memory", "cpu": "cpus", "cpuset": "cpuset", "pids": "pids", "io": "io"}
 """the limit that needs each controller"""
+NEEDED = ("memory", "cpu", "pids")
+"""those without which something is amiss; the others are seldom wanted"""
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 
 def probe_cgroups() -> Finding:
     """A group that is made with every limit that can be had, and removed."""
+    outcome = attempt(try_cgroups)
+    if not outcome.succeeded:
+        return Finding("cgroups", "no", outcome.message, outcome.hint)
+    works, seen, cause = outcome.answer.split("\n")
+    return Finding("cgroups", "yes" if works else "partly", seen, "" if works else mending.cgroup_controllers(cause))
+
+
+def try_cgroups() -> str:
+    """In a child, which systemd may move to another group: whether all is there, what was seen, what is missing."""
     hierarchies = cgroups.probe()
-    missing = [controller for controller in LIMITS if controller not in hierarchies.folders]
-    memory = None if "memory" in missing else 1 << 26
-    cpus = None if "cpu" in missing else 1.0
-    pids = None if "pids" in missing else 10
+    how = "systemd" if hierarchies.unclaimed else "v2"
+    hierarchies.claim([os.getpid()])
+    have = [name for name in LIMITS if name in hierarchies.places]
+    group = cgroups.create(hierarchies, f"doctor-{os.getpid()}")
     try:
-        group = cgroups.create(hierarchies, f"doctor-{os.getpid()}")
-        try:
-            cgroups.configure(group, memory, cpus, pids)
-        finally:
-            group.remove()
-    except HostUnable as error:
-        return Finding("cgroups", "no", error.message, mend_cgroups(hierarchies))
-    have = ", ".join(LIMITS[controller] for controller in LIMITS if controller not in missing)
-    if not missing:
-        return Finding("cgroups", "yes", f"v{hierarchies.version}: limits of {have}")
-    lack = ", ".join(LIMITS[controller] for controller in missing)
-    seen = f"no limits of {lack}: {hierarchies.reason}"
-    if have:
-        seen = f"v{hierarchies.version}: limits of {have}; {seen}"
-    return Finding("cgroups", "partly", seen, mend_cgroups(hierarchies))
-
-
-def mend_cgroups(hierarchies: cgroups.Hierarchies) -> str:
-    """What gives this user the missing controllers."""
-    mounts = cgroups.read_mounts()
-    if not mounts:
-        return f"{mending.sudo()}mount -t cgroup2 cgroup2 /sys/fs/cgroup"
-    if set(mounts) == {"unified"}:
-        return mending.delegation()
-    return mending.unified_cgroups()
+        values = {"memory": 1 << 26, "cpu": 1.0, "cpuset": cgroups.read(cores.ONLINE).strip() or "0", "pids": 10}
+        group.configure({LIMITS[name]: values[name] for name in have if name in values})
+    finally:
+        group.remove()
+    ways = {1: "v1", 2: "v2 by systemd" if how == "systemd" else "v2"}
+    versions = dict.fromkeys(ways[hierarchies.places[name].version] for name in have)
+    told = []
+    for way in versions:
+        names = [LIMITS[name] for name in have if ways[hierarchies.places[name].version] == way]
+        told.append(f"{way}: limits of {', '.join(names)}")
+    missing = [name for name in LIMITS if name not in have]
+    works = not any(name in NEEDED for name in missing)
+    if missing:
+        told.append(f"no limits of {', '.join(LIMITS[name] for name in missing)}: {hierarchies.reason}")
+    return "\n".join(("yes" if works else "", "; ".join(told), hierarchies.cause))
 
 
 def probe_network() -> Finding:

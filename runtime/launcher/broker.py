@@ -21,6 +21,7 @@ from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.client import LOCK, SOCKET
 from nbhull.runtime.launcher.connection import FORWARDING, Connections
 from nbhull.runtime.launcher.holder import Holder
+from nbhull.runtime.launcher.limiter import LATER, Limiter
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.lean import Socket, signal, socket
 from nbhull.runtime.linux import mount as linux_mount
@@ -47,18 +48,15 @@ class Launcher:
         """`server`: the socket of who started it; `folder`: its own, existing; `store`: the store's.
         `keep_spare`: prepare for the next container when idle, as a launcher that serves for long should."""
         self.keep_spare = keep_spare
-        self.spare: cgroups.Group | None = None
-        """the groups of the holder's spare init"""
         self.wanted: dict[str, Any] = {}
         """the network that the spare init is made with: the last one that was started"""
         self.server = server
         self.folder = folder
         self.store = store
-        self.hierarchies = cgroups.probe()
         self.map = usermap.plan()
-        self.groups: dict[str, cgroups.Group] = {}
         self.poll = select.poll()
         self.connections = Connections(self.poll, folder)
+        self.limiter = Limiter(folder, store, self.poll, keep_spare=keep_spare)
         self.clients: dict[int, Socket] = {}
         self.kept: set[str] = set()
         """containers whose socket folder outlives them, since they are about to start again"""
@@ -139,8 +137,12 @@ class Launcher:
 
     def step(self) -> bool:
         """Wait for one event and handle it; False when the server or the holder has gone."""
-        events = self.poll.poll(IDLE if self.keep_spare and not self.is_prepared() else None)
-        if not events:
+        limiter = self.limiter
+        wants_spare = self.keep_spare and not self.is_prepared()
+        events = self.poll.poll(LATER[0] if limiter.later else IDLE if wants_spare else None)
+        if limiter.later:
+            limiter.tell_later()
+        elif not events:
             self.prepare()
         for fd, _ in events:
             if fd == self.server.fileno():
@@ -161,6 +163,8 @@ class Launcher:
                 self.accept()
             elif fd in self.frozen:
                 self.thaw(fd)
+            elif fd in limiter.watched:
+                limiter.tell(fd)
             elif fd in self.clients and not self.receive(self.clients[fd]):
                 self.poll.unregister(fd)
                 self.clients.pop(fd).close()
@@ -202,13 +206,13 @@ class Launcher:
 
     def is_prepared(self) -> bool:
         """Whether the next container that is like the last one finds its init."""
-        return self.spare is not None and self.connections.request(SPARE) == self.wanted
+        return self.limiter.spare is not None and self.connections.request(SPARE) == self.wanted
 
     def discard_spare(self) -> None:
         """End a spare init that is not like what is wanted."""
-        if self.spare is not None:
+        if self.limiter.spare is not None:
             self.ask_holder({"op": "discard_spare"})
-            group, self.spare = self.spare, None
+            group, self.limiter.spare = self.limiter.spare, None
             self.connections.remove(SPARE)
             group.remove()
 
@@ -225,7 +229,7 @@ class Launcher:
         grace periods, and a network for its helper, which the next container's start then need not."""
         self.discard_spare()
         self.wanted = self.wanted or network.plan(ContainerSpec()).request()
-        group = cgroups.create(self.hierarchies, os.urandom(6).hex())
+        group = self.limiter.make_spare(self.processes())
         self.note_groups(group)
         descriptors = group.open_procs()
         self.connections.add(SPARE, self.wanted)
@@ -240,7 +244,11 @@ class Launcher:
         finally:
             for fd in descriptors:
                 os.close(fd)
-        self.spare = group
+        self.limiter.spare = group
+
+    def processes(self) -> list[int]:
+        """The launcher's own, which systemd moves with its containers."""
+        return [os.getpid(), self.holder_pid]
 
     def do_start(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Add what the holder cannot make itself, then hand on: cgroups, and folders idmapped for root."""
@@ -252,23 +260,18 @@ class Launcher:
             extra.append(fd)
             return len(descriptors) + len(extra) - 2
 
-        limits = (request["memory"], request["cpus"], request["pids"])
-        cgroups.require(self.hierarchies, *limits)
         if not request["network"].get("publish"):
             self.wanted = request["network"]
-        request["spare"] = self.spare is not None and self.connections.request(SPARE) == request["network"]
-        group = None
-        if request["spare"]:
-            group, self.spare = self.spare, None
-            self.connections.rename(SPARE, name)
-        else:
-            self.connections.add(name, request["network"])
-        if group is None:
-            limited = self.keep_spare or any(limit is not None for limit in limits)
-            group = cgroups.create(self.hierarchies if limited else cgroups.NOWHERE, os.urandom(6).hex())
-        self.groups[name] = group
+        has_network = False
         try:
-            cgroups.configure(group, *limits)
+            group = self.limiter.start(
+                request, self.processes(), may_take_spare=self.connections.request(SPARE) == request["network"]
+            )
+            if request["spare"]:
+                self.connections.rename(SPARE, name)
+            else:
+                self.connections.add(name, request["network"])
+            has_network = True
             os.makedirs(f"{self.folder}/{name}", 0o700, exist_ok=True)
             self.idmap(request["mounts"], pass_on)
             request["gate"] = None
@@ -280,9 +283,12 @@ class Launcher:
                 request["cgroups"] = [pass_on(fd) for fd in group.open_procs()]
             wire.send_request(self.holder, request, [*descriptors, *extra])
         except BaseException:
-            if request["spare"]:
-                self.spare, self.groups[name] = group, cgroups.create(cgroups.NOWHERE, "")
-                self.connections.rename(name, SPARE)
+            if request.get("spare"):
+                self.limiter.give_back(name)
+                if has_network:
+                    self.connections.rename(name, SPARE)
+                if request["limits"]:
+                    self.discard_spare()  # it has limits by now
             self.forget(name)
             raise
         finally:
@@ -331,11 +337,10 @@ class Launcher:
         self.answer(descriptors, "discarded")
 
     def do_usage(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        """What a container uses (`cgroups.usage`)."""
-        group = self.groups.get(request["container"])
-        if group is None:
+        """What a container uses, and how often it has met its limits."""
+        if request["container"] not in self.limiter.groups:
             raise NotFound(f"the container {request['container']} is not running", "start it first")
-        self.answer(descriptors, "usage", **(cgroups.usage(group) if group.version else {}))
+        self.answer(descriptors, "usage", **self.limiter.usage(request["container"]))
 
     def do_freeze(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Stop all processes of a container until the client closes the request's channel, as it also
@@ -348,7 +353,7 @@ class Launcher:
 
     def freeze(self, name: str, frozen: bool) -> None:
         """Stop or continue; a container that has ended meanwhile is no error when it continues."""
-        group = self.groups.get(name)
+        group = self.limiter.groups.get(name)
         if group is None:
             if frozen:
                 raise NotFound(f"the container {name} is not running", "start it first")
@@ -377,7 +382,7 @@ class Launcher:
 
     def do_wait(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Answer once the container has ended and nothing of it is left running."""
-        if request["container"] in self.groups:
+        if request["container"] in self.limiter.groups:
             self.waiting.setdefault(request["container"], []).append(Socket(fileno=os.dup(descriptors[0])))
         else:
             self.answer(descriptors, "ended")
@@ -390,9 +395,7 @@ class Launcher:
     def forget(self, name: str) -> None:
         """A container has ended: its network, its groups and its socket folder go."""
         self.connections.remove(name)
-        group = self.groups.pop(name, None)
-        if group is not None:
-            group.remove()
+        self.limiter.forget(name)
         if name not in self.kept and os.path.isdir(f"{self.folder}/{name}"):
             remove_tree(f"{self.folder}/{name}")
         for channel in self.waiting.pop(name, []):

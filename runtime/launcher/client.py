@@ -7,6 +7,7 @@ import select
 import stat
 import sys
 
+from nbhull.runtime.cgroups.hierarchies import SYSTEMD
 from nbhull.runtime.errors import HostUnable, HullError, InvalidInput, LauncherLost, SyscallFailed
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.lean import Lock, Socket, other_threads, signal, socket
@@ -133,7 +134,7 @@ def begin(home: str, *, fork: bool) -> Client:
         pid = fork_launcher(theirs, folder, home)
     else:
         pid = execute_launcher(theirs)
-        for word in (package_folder(), folder, home):
+        for word in (package_folder(), folder, home, library_folder()):
             ours.send(os.fsencode(word))
     theirs.close()
     client = Client(ours, folder, pid)
@@ -192,6 +193,20 @@ def package_folder() -> str:
     import nbhull
 
     return os.path.dirname(os.path.dirname(os.path.abspath(nbhull.__file__)))
+
+
+NO_LIBRARIES = "-"
+
+
+def library_folder() -> str:
+    """The folder of the library that speaks D-Bus, which a launcher needs to ask systemd; NO_LIBRARIES where there is
+    no systemd, or no such library."""
+    if not os.path.isdir(SYSTEMD):
+        return NO_LIBRARIES
+    from importlib.util import find_spec
+
+    found = find_spec("jeepney")
+    return os.path.dirname(os.path.dirname(found.origin)) if found is not None and found.origin else NO_LIBRARIES
 
 
 def connect(folder: str) -> Client:

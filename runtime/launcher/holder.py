@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 NAMESPACES = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 """of every container, and the network's where it is private; the cgroup namespace follows once init is in its cgroup"""
 
+OOM_SCORE = 500
+"""added to the score by which Linux chooses what to kill when the whole machine is out of memory (proc(5),
+oom_score_adj): a container goes before the server that it belongs to"""
+
 
 class Held:
     """A container's init, and once it runs, its file systems."""
@@ -207,6 +211,9 @@ class Holder:
                 "hostname": request["hostname"],
                 "confinement": request["confinement"],
                 "empty_run": request.get("empty_run", True),
+                "cores": request["cores"],
+                "views": request["views"],
+                "processes": request["processes"],
             }
             gate = [] if request["gate"] is None else [descriptors[request["gate"]]]
             wire.send_request(held.channel, plan, [*fds, *gate])
@@ -398,6 +405,7 @@ def become_init(holder: Socket, groups: list[int], maker: Holder) -> None:
     """In the fork, which is process 1 of its namespace: wait for the container's plan, and become its init."""
     with last_act(holder, "set-up of the container"):
         gc.disable()
+        linux.raise_oom_score(OOM_SCORE)
         linux.set_name("nbhull-init")
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         linux.close_all_but([0, 1, 2, holder.fileno(), *groups])
@@ -421,13 +429,15 @@ def become_init(holder: Socket, groups: list[int], maker: Holder) -> None:
         rootfs.build(plan, mounts)
         for fd in mounts:
             os.close(fd)
+        if plan["cores"]:
+            os.sched_setaffinity(0, plan["cores"])
         linux.sethostname(plan["hostname"])
         init.confine(plan["confinement"], maker.last_capability)
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         wire.send_answer(holder, "ready", [namespace])
         os.close(namespace)
-        init.Init(holder, plan["confinement"], gate, can_setgroups=maker.can_setgroups).run()
+        init.Init(holder, plan["confinement"], plan["processes"], gate, can_setgroups=maker.can_setgroups).run()
 
 
 def private_network(*, metadata: bool) -> None:

@@ -27,6 +27,8 @@ STANDING = "TtZX"
 KILL = linux.capability_mask(frozenset({"KILL"}))
 BECOME = linux.capability_mask(frozenset({"SETUID", "SETGID"}))
 """what a new process needs until it is the user that was asked for"""
+NPROC = linux.RLIMITS["nproc"]
+"""processes and threads of a user: in a user namespace, only those in it count (from Linux 5.14 on)"""
 EXEC_STATUS = {2: 127, 20: 127}
 """exit status for an errno of execve, as shells give it: not found (127), else not executable (126)"""
 
@@ -48,9 +50,13 @@ def confine(confinement: dict[str, Any], last_capability: int) -> None:
 class Init:
     """The loop of PID 1."""
 
-    def __init__(self, holder: Socket, confinement: dict[str, Any], gate: int, *, can_setgroups: bool) -> None:
+    def __init__(
+        self, holder: Socket, confinement: dict[str, Any], processes: int, gate: int, *, can_setgroups: bool
+    ) -> None:
+        """`processes`: how many a user may have, threads counted, where no cgroup counts them; else 0."""
         self.holder = holder
         self.confinement = confinement
+        self.processes = processes
         self.gate = gate
         """where the launcher says that the network is there; -1 once it has, and where there is none"""
         self.can_setgroups = can_setgroups and not confinement["keep_groups"]
@@ -139,7 +145,7 @@ class Init:
         report, report_end = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            execute(request, stdio, report_end, self.confinement, can_setgroups=self.can_setgroups)
+            execute(request, stdio, report_end, self.confinement, self.processes, can_setgroups=self.can_setgroups)
         os.close(report_end)
         failure = os.read(report, 4096).decode()
         os.close(report)
@@ -250,7 +256,13 @@ def send(pid: int, number: int) -> None:
 
 
 def execute(
-    request: dict[str, Any], stdio: list[int], report: int, confinement: dict[str, Any], *, can_setgroups: bool
+    request: dict[str, Any],
+    stdio: list[int],
+    report: int,
+    confinement: dict[str, Any],
+    processes: int,
+    *,
+    can_setgroups: bool,
 ) -> NoReturn:
     """In the new process: become what was asked for, or report why not and exit."""
     status, step = 126, "start"
@@ -261,6 +273,8 @@ def execute(
             signal.signal(number, signal.SIG_DFL)
         report = connect_stdio(stdio, request["tty"], report)
         step = "set the resource limits"
+        if processes and all(limit[0] != NPROC for limit in confinement["ulimits"]):
+            linux.lower_rlimit(NPROC, processes)
         for limit in confinement["ulimits"]:
             linux.set_rlimit(*limit)
         become(request, confinement["capabilities"], can_setgroups=can_setgroups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import EINVAL
 
 from nbhull.runtime.errors import HullError, InvalidInput, SyscallFailed
 from nbhull.runtime.launcher.census import Part
@@ -161,7 +162,8 @@ def make_overlay(lowers: list[str], upper: str, work: str, stage: str, *, volati
     try:
         return make_filesystem("overlay", [*options, *(("lowerdir+", lower) for lower in lowers), *last])
     except SyscallFailed as error:
-        if "lowerdir+" not in error.subject:
+        # Before 6.5 the kernel takes any option, and says at the end only that one was wrong.
+        if "lowerdir+" not in error.subject and (error.subject, error.errno) != ("overlay", EINVAL):
             raise
     return mount_overlay(lowers, upper, work, stage)
 

@@ -68,6 +68,8 @@ OTHER_SYSTEMS = ("fs/bpf", "fs/fuse/connections", "fs/pstore", "kernel/config", 
 READ_ONLY_PROC = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 TTY_GROUP = 5
+VIEWS = "/run/nbhull/views"
+"""where the files lie that stand in for the kernel's own"""
 SHM_SIZE = "50%"
 BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 INSIDE = BELOW | RESOLVE_NO_XDEV
@@ -102,6 +104,8 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
         refuse_kernel_files(target, mount["at"])
         move_mount(descriptors[mount["fd"]], target, mount["at"])
         os.close(target)
+    if plan["views"]:
+        attach_views(root, plan["views"])
     if confinement["system_paths"]:
         protect(proc, sysfs, null)
     if confinement["read_only"]:
@@ -113,6 +117,25 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     pivot_root(".", ".")
     umount2(".", MNT_DETACH)
     os.chdir("/")
+
+
+def attach_views(root: int, views: dict[str, str]) -> None:
+    """Put files with these texts in the place of files of the kernel's, by path."""
+    folder = make_filesystem("tmpfs", [("mode", "0555"), ("size", "16m")], SAFE)
+    attach(root, VIEWS, folder)
+    for path, text in views.items():
+        name = path.strip("/").replace("/", "-")
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444, dir_fd=folder)
+        with open(fd, "w") as file:
+            file.write(text)
+        target = openat2(root, path, os.O_PATH)
+        view = openat2(folder, name, os.O_PATH)
+        copy = open_tree("", at=view)
+        mount_setattr(copy, MOUNT_ATTR_RDONLY, subject=path)
+        move_mount(copy, target, path)
+        for fd in (target, view, copy):
+            os.close(fd)
+    os.close(folder)
 
 
 def attach(root: int, path: str, mount_fd: int) -> None:

@@ -140,6 +140,13 @@ def join_session_keyring() -> None:
         raise
 
 
+def lower_rlimit(number: int, most: int) -> None:
+    """setrlimit(2) to `most`, unless the limit is lower already."""
+    hard = get_rlimit(number)[1]
+    if hard == -1 or hard > most:
+        set_rlimit(number, most, most)
+
+
 def set_rlimit(resource: int, soft: int, hard: int) -> None:
     """setrlimit(2); -1 is no limit."""
     limits = struct.pack("=QQ", soft % (1 << 64), hard % (1 << 64))
@@ -189,6 +196,13 @@ def write_file(path: str, text: str) -> None:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
+
+
+def raise_oom_score(amount: int) -> None:
+    """Have Linux kill the calling process, and what it forks, sooner than others when memory is short."""
+    with open("/proc/self/oom_score_adj") as file:
+        current = int(file.read())
+    write_file("/proc/self/oom_score_adj", str(min(1000, current + amount)))
 
 
 def close_all_but(keep: list[int]) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nbhull.runtime.engine import Engine
-    from nbhull.runtime.model import ContainerSpec, ProcessSpec
+    from nbhull.runtime.model import Container, ContainerSpec, ProcessSpec
 
 
 CONFINING = (
@@ -35,6 +35,7 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
     with Terminal(values["interactive"], values["tty"]) as terminal, Signals() as signals:
         container = engine.create(container_spec(values))
         keep = False
+        said: list[HullError] = []
         try:
             for notice in engine.start(container.id).notices:
                 print(f"nbhull: {notice}", file=sys.stderr)
@@ -44,6 +45,7 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
             process = engine.spawn(container.id, process_spec(values, command), terminal.stdio)
             keep = not values["rm"]
             status = terminal.attend(process, signals)
+            said = tell_limits(engine, container, process.status or 0)
             if keep:
                 engine.stop(container.id, timeout=0)
         finally:
@@ -51,7 +53,17 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
                 engine.remove(container.id, force=True)
         # what other processes of the container had written to the terminal before they ended
         terminal.drain()
-    return Exit(status)
+    return Exit(status, said)
+
+
+def tell_limits(engine: Engine, container: Container, status: int) -> list[HullError]:
+    """Which limits a container has met, as `run` says behind what the command said."""
+    limits = container.spec.limits
+    if status == 0 and not limits.given():
+        return []
+    from nbhull.runtime.ends import explain_limits
+
+    return [HullError(message, hint) for message, hint in explain_limits(engine.events(container.id), limits)]
 
 
 def provide(engine: Engine, image: str, when: str) -> None:
@@ -102,7 +114,8 @@ def info(engine: Engine, values: dict[str, Any]) -> Result:
 def container_spec(values: dict[str, Any]) -> ContainerSpec:
     """The container that the values of `run` describe."""
     from nbhull.runtime.confinement import USUAL
-    from nbhull.runtime.model import ContainerSpec, Limits
+    from nbhull.runtime.limits import from_values
+    from nbhull.runtime.model import ContainerSpec
 
     confinement = USUAL
     if any(values[key] for key in CONFINING):
@@ -113,7 +126,7 @@ def container_spec(values: dict[str, Any]) -> ContainerSpec:
         image=values["image"],
         name=values["name"],
         hostname=values["hostname"],
-        limits=Limits(values["memory"], values["cpus"], values["pids_limit"]),
+        limits=from_values(values),
         network=values["network"],
         publish=values["publish"],
         dns=values["dns"],

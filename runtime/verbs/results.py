@@ -33,8 +33,10 @@ class Result:
 class Exit(Result):
     """A command ran in the foreground and ended."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, said: Sequence[HullError] = ()) -> None:
+        """`said`: what the command's user should know beside what it printed."""
         self.status = status
+        self.failures = said
 
 
 class Text(Result):

@@ -17,6 +17,7 @@ from nbhull.kernel.failure import KernelFailed
 from nbhull.kernel.folder import certificate_mounts, why_withheld, working_folder
 from nbhull.runtime.confinement import Confinement, Device, Tmpfs, Ulimit, capabilities
 from nbhull.runtime.errors import Denied, InvalidInput, NotFound
+from nbhull.runtime.limits import Limits
 from nbhull.runtime.linux.mount import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID
 from nbhull.runtime.model import Mount, Network
 
@@ -235,7 +236,7 @@ def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_install_list_remove(prefix: Path) -> None:
-    path = specs.install("mine", memory=GIB, prefix=str(prefix))
+    path = specs.install("mine", limits=Limits(memory=GIB), prefix=str(prefix))
     assert {entry.name for entry in Path(path).iterdir()} >= {"kernel.json", "logo-64x64.png"}
     spec = json.loads(Path(path, "kernel.json").read_text())
     assert (spec["display_name"], spec["language"]) == ("Python 3 (container)", "python")
@@ -260,7 +261,7 @@ def test_only_ours_are_removed(prefix: Path) -> None:
 
 def test_what_could_not_start_is_not_installed(prefix: Path) -> None:
     with pytest.raises(InvalidInput, match="cpus"):
-        specs.install(cpus=-1, prefix=str(prefix))
+        specs.install(limits=Limits(cpus=-1), prefix=str(prefix))
     with pytest.raises(NotFound, match="no-such-kernel"):
         specs.install(kernel="no-such-kernel", prefix=str(prefix))
     with pytest.raises(InvalidInput, match="more than one place"):

@@ -54,6 +54,7 @@ def test_dependencies_point_one_way(package: str) -> None:
 
 
 LIBRARIES = {
+    "runtime/cgroups/systemd.py": {"jeepney"},
     "runtime/images": {"backports", "compression", "isal"},
     "runtime/registry": {"urllib3"},
     "runtime/verbs/progress.py": {"rich"},

@@ -47,7 +47,8 @@ def _mount_points(kind: str) -> Iterator[tuple[Path, set[str]]]:
 
 def cgroup_version(controller: str) -> int:
     """1 or 2, by the hierarchy that holds the controller; 0 if none does."""
-    if any(controller in options for _, options in _mount_points("cgroup")):
+    old = {"io": "blkio"}.get(controller, controller)
+    if any(old in options for _, options in _mount_points("cgroup")):
         return 1
     for mount, _ in _mount_points("cgroup2"):
         if controller in (mount / "cgroup.controllers").read_text().split():
@@ -111,7 +112,7 @@ def _lacks_nat() -> str | None:
     return _lacks_program("pasta")
 
 
-CONTROLLERS = ("memory", "pids", "cpu")
+CONTROLLERS = ("memory", "pids", "cpu", "cpuset", "io")
 PROGRAMS = (
     "buildah", "busybox", "bwrap", "chromium", "docker-registry", "git", "htpasswd", "mmdebstrap", "newuidmap",
     "podman", "runc", "skopeo", "slirp4netns", "strace", "umoci", "unshare",

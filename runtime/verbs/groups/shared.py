@@ -5,6 +5,7 @@ from __future__ import annotations
 from nbhull.runtime.verbs.definition import CLI, Argument
 
 VALUES = "nbhull.runtime.verbs.values:"
+LIMIT = "nbhull.runtime.limits:"
 
 AS_JSON = Argument("--json", "print JSON instead of a table", flag=True, where=CLI)
 QUIET = Argument("--quiet", "print ids only", short="-q", flag=True, where=CLI)
@@ -115,16 +116,58 @@ LIMITS = (
         parse="nbhull.runtime.model:parse_bytes",
     ),
     Argument(
+        "--memory-swap",
+        "bytes of memory and swap together; -1: swap without limit. Without it there is no swap",
+        metavar="SIZE",
+        parse=LIMIT + "parse_memory_swap",
+    ),
+    Argument(
         "--cpus",
-        "processor cores it may use at most, such as 1.5",
+        "processor cores it may use at most, such as 1.5; programs see so many",
         metavar="CORES",
         parse=VALUES + "parse_cpus",
     ),
     Argument(
+        "--cpuset-cpus",
+        "the cores it may use, such as 0-2,5",
+        metavar="LIST",
+        parse=LIMIT + "parse_cpuset",
+    ),
+    Argument(
+        "--cpu-shares",
+        "weight against other containers while cores are short; 1024 is the usual one",
+        metavar="WEIGHT",
+        parse=LIMIT + "parse_cpu_shares",
+    ),
+    Argument(
         "--pids-limit",
-        "processes and threads it may have at most",
+        "processes and threads it may have at most; 4096 if not given",
         metavar="COUNT",
-        parse=VALUES + "parse_count",
+        parse=LIMIT + "parse_pids",
+    ),
+    Argument(
+        "--storage-opt",
+        "quota of its own files: `size=10g`, `inodes=100000`",
+        metavar="OPTION",
+        parse=LIMIT + "parse_storage_opt",
+        many=True,
+    ),
+    Argument(
+        "--blkio-weight",
+        "weight against others while a disk is busy, 10 to 1000",
+        metavar="WEIGHT",
+        parse=LIMIT + "parse_blkio_weight",
+    ),
+    *(
+        Argument(
+            f"--device-{way}-{unit}",
+            f"{what} a second that it may {way} of a block device, such as /dev/sda:{example}",
+            metavar="DEVICE:RATE",
+            parse=f"{LIMIT}parse_device_{unit}",
+            many=True,
+        )
+        for unit, what, example in (("bps", "bytes", "10m"), ("iops", "operations", "200"))
+        for way in ("read", "write")
     ),
     Argument(
         "--network",

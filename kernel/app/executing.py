@@ -1,0 +1,25 @@
+"""The request that a kernel executes, written down, so that it can be answered should the kernel be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from nbhull.kernel.app.handover import describe_request
+
+
+class Executing:
+    """A file that holds the request under way, and is empty in between."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+    def begin(self, parent: dict[str, Any], idents: list[bytes], execution_count: int) -> None:
+        """A request's turn has come."""
+        request = {**describe_request(parent, idents), "execution_count": execution_count}
+        os.pwrite(self.fd, json.dumps(request).encode(), 0)
+
+    def end(self) -> None:
+        """It has been answered."""
+        os.ftruncate(self.fd, 0)

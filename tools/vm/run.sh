@@ -1,0 +1,28 @@
+# In the machine, as root: the tests of limits, as root and as a user, in the places where users start things.
+cd /var/cache/nbhull-vm/share
+share=$(pwd)
+user=tester
+echo "FACT Linux $(uname -r), systemd $(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p'), Debian $(cat /etc/debian_version)"
+echo "FACT cgroup v2 with $(cat /sys/fs/cgroup/cgroup.controllers)"
+mkdir -p /srv/quotas && mount -o prjquota /dev/vdc /srv/quotas && chmod 0777 /srv/quotas
+
+# One run: who, where it is said to run, and the command that starts a shell line there.
+run() {
+    who=$1 where=$2
+    shift 2
+    folder=$(mktemp -d) && chmod 0777 "$folder"
+    cp -r "$share/tree" "$folder/tree" && chown -R "$who" "$folder"
+    line="cd $folder/tree && $share/venv/bin/python -m nbhull.runtime.cli doctor | sed -n 's/^. cgroups/DOCTOR $who, $where: &/p';"
+    line="$line $share/venv/bin/python -m pytest -q -p no:cacheprovider $(tr '\n' ' ' <"$share/arguments")"
+    "$@" sh -c "export TERM=dumb LANG=C.UTF-8 PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin; $line" >"$folder/log" 2>&1
+    status=$?
+    cat "$folder/log"
+    summary=$(grep -E '(passed|failed|error|no tests ran)' "$folder/log" | tail -n 1 | tr -d '="')
+    echo "RESULT {\"who\": \"$who\", \"where\": \"$where\", \"status\": $status, \"summary\": \"$summary\"}"
+}
+
+until [ -S "/run/user/$(id -u $user)/bus" ]; do sleep 0.2; done
+run root "a system service" systemd-run --quiet --pipe --wait --collect
+run $user "a service of the user's systemd" systemd-run --quiet --pipe --wait --collect --user --machine="$user@"
+run $user "a login session" runuser -l $user --
+echo DONE
