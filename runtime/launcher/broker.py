@@ -264,9 +264,8 @@ class Launcher:
             self.wanted = request["network"]
         has_network = False
         try:
-            group = self.limiter.start(
-                request, self.processes(), may_take_spare=self.connections.request(SPARE) == request["network"]
-            )
+            fits = self.limiter.spare is not None and self.connections.request(SPARE) == request["network"]
+            group = self.limiter.start(request, self.processes(), may_take_spare=fits)
             if request["spare"]:
                 self.connections.rename(SPARE, name)
             else:
