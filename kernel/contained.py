@@ -304,15 +304,17 @@ class ContainedKernel:
 
     # -- what the kernel may ask for -----------------------------------------------------------
 
-    def snapshot(self, name: str | None, pid: int | None = None) -> tuple[Image, list[str]]:
+    def snapshot(
+        self, name: str | None, pid: int | None = None, *, note: str = "", pinned: bool = False
+    ) -> tuple[Image, list[str]]:
         """Keep the container's files as an image; and the kernel's memory, if a process of the container holds it.
         Gives the names of the snapshots whose memory had to go for it, too. Raises HullError."""
         if pid is None:
-            return self.engine.snapshot(self._running().id, name), []
+            return self.engine.snapshot(self._running().id, name, note=note, pinned=pinned), []
         with self._lock:
             process, connection = self._adopt_process(pid)
             try:
-                image = self.engine.snapshot(self._running().id, name)
+                image = self.engine.snapshot(self._running().id, name, note=note, pinned=pinned)
             except BaseException:
                 process.close()
                 raise
@@ -333,9 +335,16 @@ class ContainedKernel:
                 raise Conflict("no checkpoint was woken", "take a snapshot with %container snapshot --memory")
             self.checkpoints.put(Checkpoint(image, *self._adopt_process(pid)))
 
-    def reset(self, snapshot: str | None, pending: Mapping[str, Any] | None, *, files_only: bool = False) -> None:
-        """Put the files back on a snapshot, and the memory if it was kept (and not `files_only`); else the kernel
-        starts anew, on the same connection.
+    def reset(
+        self,
+        snapshot: str | None,
+        pending: Mapping[str, Any] | None,
+        *,
+        files_only: bool = False,
+        undo: bool = False,
+    ) -> None:
+        """Put the files back on a snapshot (with `undo`: to before the last reset), and the memory if it was kept (and
+        not `files_only`); else the kernel starts anew, on the same connection.
 
         `pending` is handed to the kernel that goes on, which finishes the request that asked for this.
         Raises HullError; the old kernel goes on if nothing had happened yet.
@@ -347,7 +356,11 @@ class ContainedKernel:
             had_memory = set(self.checkpoints.by_image)
             self.resetting = True
             try:
-                self._adopt(self.engine.reset(container.id, snapshot, keep=self.checkpoints.pids()))
+                keep = self.checkpoints.pids()
+                if undo:
+                    self._adopt(self.engine.undo(container.id, keep=keep))
+                else:
+                    self._adopt(self.engine.reset(container.id, snapshot, keep=keep))
                 image = self._running().snapshot
                 checkpoint = None if files_only else self.checkpoints.take(image, self._launch.connection)
                 lost = image in had_memory and checkpoint is None and not files_only

@@ -30,7 +30,7 @@ from nbhull.kernel.rpc import (
     PARSE_ERROR,
     encode_result,
 )
-from nbhull.runtime.errors import Conflict, HullError, InvalidInput
+from nbhull.runtime.errors import Conflict, HullError, InvalidInput, NotFound
 from nbhull.runtime.model import parse_name
 from nbhull.runtime.verbs.results import (
     Names,
@@ -41,7 +41,9 @@ from nbhull.runtime.verbs.results import (
     image_table,
     snapshot_taken,
 )
+from nbhull.runtime.verbs.snapshots import difference_table, snapshot_table
 
+LONGEST_NOTE = 1000
 MAX_CLIENTS = 16
 """connections of one container; the oldest gives way to a new one"""
 CHUNK = 1 << 16
@@ -66,6 +68,9 @@ class ControlService:
             "snapshot": self.snapshot,
             "woken": self.woken,
             "reset": self.reset,
+            "undo": self.undo,
+            "snapshots": self.snapshots,
+            "diff": self.diff,
         }
 
     def listen(self) -> None:
@@ -139,7 +144,10 @@ class ControlService:
     def snapshot(self, params: dict[str, Any]) -> Result:
         """Keep this container's files as an image; with `memory`, the number of the process that holds the kernel's
         memory as it is now."""
-        image, dropped = self.kernel.snapshot(name_in(params), pid_in(params))
+        note, pinned = params.get("note", ""), params.get("pin", False)
+        if not isinstance(note, str) or len(note) > LONGEST_NOTE or not isinstance(pinned, bool):
+            raise InvalidInput("the note is not a text, or too long", f"write at most {LONGEST_NOTE} characters")
+        image, dropped = self.kernel.snapshot(name_in(params), pid_in(params), note=note, pinned=pinned)
         taken = snapshot_taken(image)
         notices = [f"the memory of {name} was dropped: {MEMORY_BUDGET} are kept" for name in dropped]
         return Names(taken.names, notices=[*taken.notices, *notices])
@@ -157,12 +165,34 @@ class ControlService:
             [{"process": pid, "snapshot": name} for pid, name in held],
         )
 
+    def snapshots(self, params: dict[str, Any]) -> Result:
+        """The tree in which this container stands."""
+        return snapshot_table(self.kernel.engine.snapshots(self.own_id()), time())
+
+    def diff(self, params: dict[str, Any]) -> Result:
+        """What differs between two of this container's tree; without any, what it has changed."""
+        names = [params.get(key) for key in ("a", "b")]
+        images = [node.image for node in self.kernel.engine.snapshots(self.own_id())]
+        allowed = {key for image in images for key in (image.id, image.name)}
+        for name in names:
+            if name is not None and name not in allowed:
+                raise NotFound(
+                    f"there is no snapshot {str(name)[:80]!r} of this container", "see: %container snapshots"
+                )
+        old, new = names
+        text = params.get("text") is True
+        if old is None:
+            return difference_table(self.kernel.engine.diff(self.own_id(), text=text))
+        return difference_table(self.kernel.engine.diff(old, new or self.own_id(), text=text))
+
+    def undo(self, params: dict[str, Any]) -> Result:
+        """Take the last reset back. The asking kernel ends; `pending` goes to the next one."""
+        self.kernel.reset(None, pending_in(params), undo=True)
+        return Names([self.own_id()])
+
     def reset(self, params: dict[str, Any]) -> Result:
         """Put this container's files back. The asking kernel ends; `pending` goes to the next one."""
-        name, pending = name_in(params), params.get("pending")
-        if pending is not None and not isinstance(pending, dict):
-            raise InvalidInput("pending is not an object", "ask with %container reset")
-        self.kernel.reset(name, pending, files_only=params.get("files") is True)
+        self.kernel.reset(name_in(params), pending_in(params), files_only=params.get("files") is True)
         return Names([self.own_id()])
 
     def own_id(self) -> str:
@@ -194,6 +224,14 @@ def pid_in(params: dict[str, Any]) -> int | None:
     if pid is not None and (type(pid) is not int or not 1 < pid < 1 << 22):
         raise InvalidInput("memory is not the number of a process", "ask with %container snapshot --memory")
     return pid
+
+
+def pending_in(params: dict[str, Any]) -> dict[str, Any] | None:
+    """What the next kernel is to finish; raises InvalidInput for what is no object."""
+    pending = params.get("pending")
+    if pending is not None and not isinstance(pending, dict):
+        raise InvalidInput("pending is not an object", "ask with %container reset")
+    return pending
 
 
 class RequestError(Exception):

@@ -11,6 +11,7 @@ from typing import Any
 
 from nbhull.runtime.errors import Denied, HullError, ProcessFailed
 from nbhull.runtime.verbs.results import Fields, Names, Result, Table, Text
+from nbhull.runtime.verbs.snapshots import Difference
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -70,6 +71,8 @@ def call(path: str, method: str, params: dict[str, Any]) -> Any:
 
 def encode_result(result: Result) -> dict[str, Any]:
     """A verb's result as plain data; `decode_result` is its inverse."""
+    if isinstance(result, Difference):
+        return {"type": "difference", "rows": result.rows, "items": result.items, "texts": result.texts}
     if isinstance(result, Table):
         return {"type": "table", "columns": result.columns, "rows": result.rows, "items": result.items}
     if isinstance(result, Fields):
@@ -81,6 +84,8 @@ def encode_result(result: Result) -> dict[str, Any]:
 
 def decode_result(data: dict[str, Any]) -> Result:
     """A verb's result from what the server sent."""
+    if data["type"] == "difference":
+        return Difference(data["rows"], data["items"], data["texts"])
     if data["type"] == "table":
         return Table(data["columns"], data["rows"], data["items"])
     if data["type"] == "fields":

@@ -21,7 +21,7 @@ from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.parser import execute, parse
 from nbhull.runtime.verbs.results import Result
 
-ABOUT_ITSELF = ("info", "snapshot", "reset")
+ABOUT_ITSELF = ("info", "snapshot", "reset", "undo", "snapshots", "diff")
 """verbs that mean the container in which they are said"""
 
 
@@ -37,6 +37,9 @@ class ContainerMagics(Magics):
         %container snapshot [NAME]    keep its files, as they are now
           --memory                    and the variables, as they are when the cell ends
         %container reset [NAME]       put them back; without the memory, the kernel starts anew
+        %container undo               take the last reset back
+        %container diff [A [B]]       what has changed
+        %container snapshots          the tree of snapshots
         %container ps                 containers
         %container images             images and snapshots
         %container help [VERB]        more about each
@@ -61,7 +64,7 @@ class ContainerMagics(Magics):
                 raise NotFound("the memory of this kernel cannot be kept", "it can where Python 3.11 or later runs")
             kernel.memory.ask(params, lambda result: display(Shown(decode_result(result))))
             return None
-        if verb.name == "reset" and hasattr(kernel, "surrender"):
+        if verb.name in ("reset", "undo") and hasattr(kernel, "surrender"):
             params["pending"] = kernel.surrender()
         return decode_result(call(control, verb.name, params))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from nbhull.runtime.verbs.results import Fields, Result, Table
+from nbhull.runtime.verbs.snapshots import Difference
 
 
 class Shown:
@@ -19,6 +20,9 @@ class Shown:
 
     def _repr_html_(self) -> str | None:
         """Called by IPython; None leaves it to the plain text."""
+        if isinstance(self.result, Difference):
+            lines = "".join(f"<pre>{escape(text)}</pre>" for text in self.result.texts)
+            return (table_html(self.result) if self.result.rows else "<p>nothing differs</p>") + lines
         if isinstance(self.result, Table):
             return table_html(self.result)
         if isinstance(self.result, Fields):

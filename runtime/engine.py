@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from nbhull.runtime.images.catalog import Catalog
     from nbhull.runtime.registry.transfer import Progress
+    from nbhull.runtime.snapshots.comparing import Comparison
+    from nbhull.runtime.snapshots.tree import Node
 
 __all__ = ["Engine", "Process", "default_home"]
 
@@ -428,13 +430,28 @@ class Engine:
         resetting.reset(self, ref, name, keep)
         return self.container(ref)
 
-    def undo(self, ref: str) -> Container:
-        """Put the container's files back to where they were before its last reset, or undo. All its processes end.
-        Raises NotFound when there was none."""
+    def undo(self, ref: str, *, keep: Collection[int] = ()) -> Container:
+        """Put the container's files back to where they were before its last reset, or undo. All its processes end,
+        but for `keep`, as with `reset`. Raises NotFound when there was none."""
         from nbhull.runtime.snapshots import resetting
 
-        resetting.undo(self, ref)
+        resetting.undo(self, ref, keep)
         return self.container(ref)
+
+    def snapshots(self, ref: str | None = None) -> list[Node]:
+        """The tree of images and snapshots from the top, or the one that a container stands in. Raises NotFound."""
+        from nbhull.runtime.snapshots import tree
+
+        return tree.draw(self.images(), self.containers(), None if ref is None else self.container(ref))
+
+    def diff(self, old: str, new: str | None = None, *, text: bool = False) -> Comparison:
+        """What differs from one container, image or snapshot to another; without `new`, what has changed in `old` since
+        the snapshot or image that it was made from. `text`: with the lines of text files that differ."""
+        from nbhull.runtime.snapshots import comparing
+
+        if new is None:
+            old, new = comparing.since(self, old), old
+        return comparing.compare(self, old, new, text=text)
 
     def usage(self, ref: str) -> Usage:
         """What a running container uses."""

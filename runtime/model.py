@@ -138,6 +138,8 @@ class Image(Record):
     """seconds since the epoch"""
     size: int | None
     """bytes of its own layer; None until it was listed, since that takes as long as it has files"""
+    base: str = "host"
+    """`host`, or `oci` for one whose layers are its whole root file system"""
     note: str = ""
     """what somebody wrote about it"""
     pinned: bool = False

@@ -20,6 +20,7 @@ def image_of(row: Row, road: str = "", reason: str = "") -> Image:
         parent=row["parent"],
         created=row["created"],
         size=row["size"] if row["size"] >= 0 else None,
+        base=row["base"],
         note=row["note"],
         pinned=bool(row["pinned"]),
         auto=row["auto"],

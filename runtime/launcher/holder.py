@@ -14,7 +14,7 @@ import stat
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
 from nbhull.runtime.files import remove_tree
-from nbhull.runtime.launcher import init, rootfs, wire
+from nbhull.runtime.launcher import init, listing, rootfs, wire
 from nbhull.runtime.launcher.census import Part
 from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.move import Move
@@ -347,16 +347,51 @@ class Holder:
 
     def do_copy(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Copy changed files of one folder of the store to a new one, in a child of its own."""
-        in_child(channel, lambda: self.stage.copy(request["source"], request["target"]))
+
+        def work() -> None:
+            self.stage.copy(request["source"], request["target"])
+            wire.send_answer(channel, "done")
+
+        in_child(channel, work)
+
+    def do_list(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
+        """What is in a folder of the store (`listing`), in a child of its own; answers `listed` with a memory file."""
+        path, below = self.stage.path(request["path"]), request["below"]
+        in_child(channel, lambda: send_words(channel, listing.list_folder(path, below)))
+
+    def do_find(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
+        """What merged layers have at some paths, in the same way."""
+        folders = [self.stage.path(folder) for folder in request["folders"]]
+        in_child(channel, lambda: send_words(channel, listing.find(folders, request["paths"])))
+
+    def do_peek(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
+        """A descriptor of a regular file in a folder of the store, no links followed."""
+        folder = os.open(self.stage.path(request["folder"]), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = linux_mount.openat2(folder, request["path"], os.O_RDONLY | os.O_NONBLOCK, listing.BENEATH)
+        except OSError as error:
+            raise NotFound(f"{request['path']!r} cannot be read: {error.strerror}") from None
+        finally:
+            os.close(folder)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise InvalidInput(f"{request['path']!r} is no regular file")
+            wire.send_answer(channel, "opened", [fd])
+        finally:
+            os.close(fd)
 
     def do_delete(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Delete a folder of the store, in a child of its own if it may take long."""
         path = self.stage.path(request["path"])
+
+        def work() -> None:
+            remove_tree(path)
+            wire.send_answer(channel, "done")
+
         if request.get("in_child", True):
-            in_child(channel, lambda: remove_tree(path))
-            return
-        remove_tree(path)
-        wire.send_answer(channel, "done")
+            in_child(channel, work)
+        else:
+            work()
 
 
 def await_idle(init: Socket) -> None:
@@ -375,8 +410,15 @@ def close_parts(parts: list[Part]) -> None:
         os.close(part.upper)
 
 
+def send_words(channel: Socket, words: list[str]) -> None:
+    """Answer with a memory file of words."""
+    memory = listing.pack(words)
+    wire.send_answer(channel, "listed", [memory])
+    os.close(memory)
+
+
 def in_child(channel: Socket, work: Callable[[], None]) -> None:
-    """Do what may take long in a forked process, which answers `done` or the failure.
+    """Do what may take long in a forked process, which answers, or tells the failure.
 
     It is forked twice, so that it is reaped without a wait."""
     child = os.fork()
@@ -387,7 +429,6 @@ def in_child(channel: Socket, work: Callable[[], None]) -> None:
         if os.fork() == 0:
             with last_act(channel, "copy or delete"):
                 work()
-                wire.send_answer(channel, "done")
 
 
 def identity(extents: list[Extent]) -> str:

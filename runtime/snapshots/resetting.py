@@ -33,7 +33,7 @@ def reset(engine: Engine, ref: str, name: str | None, keep: Collection[int] = ()
         put_back(engine, row, *target_of(engine, row, name), keep)
 
 
-def undo(engine: Engine, ref: str) -> None:
+def undo(engine: Engine, ref: str, keep: Collection[int] = ()) -> None:
     """Put a container back to where it was before its last reset. Raises NotFound if there was none."""
     row = engine.row(ref)
     with journal.locked(engine.store, row["id"]):
@@ -43,7 +43,7 @@ def undo(engine: Engine, ref: str) -> None:
             raise NotFound(f"the container {row['name']} was never reset", "`nbhull reset` goes to any snapshot")
         if record["undo"] != HOST_IMAGE and not engine.store.query("select 1 from images where id = ?", record["undo"]):
             raise NotFound("what the last reset threw away was removed", "`nbhull images` lists what there is")
-        put_back(engine, row, *target_of(engine, row, record["undo"]))
+        put_back(engine, row, *target_of(engine, row, record["undo"]), keep)
 
 
 def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, list[str]]:

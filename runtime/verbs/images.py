@@ -34,7 +34,10 @@ def images(engine: Engine, values: dict[str, Any]) -> Result:
 
 def snapshot(engine: Engine, values: dict[str, Any]) -> Result:
     """`snapshot`: gives back what names the new image: its name, else its id."""
-    return snapshot_taken(engine.snapshot(values["container"], values["name"]))
+    note = values.get("note") or ""
+    return snapshot_taken(
+        engine.snapshot(values["container"], values["name"], note=note, pinned=bool(values.get("pin")))
+    )
 
 
 def reset(engine: Engine, values: dict[str, Any]) -> Result:

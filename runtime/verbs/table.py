@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from nbhull.runtime.verbs.definition import Verb
-from nbhull.runtime.verbs.groups import archives, containers, images, kernels, registries, system
+from nbhull.runtime.verbs.groups import archives, containers, images, kernels, registries, snapshots, system
 
 VERBS: tuple[Verb, ...] = (
     *containers.VERBS,
     *images.VERBS,
+    *snapshots.VERBS,
     *archives.VERBS,
     *registries.VERBS,
     *kernels.VERBS,

@@ -49,6 +49,25 @@ def test_what_broke_the_environment_is_undone(start: Start, snapshot: str) -> No
     assert value(client, "__import__('os').path.exists(__import__('IPython').__file__)") == "True"
 
 
+def test_a_notebook_sees_its_tree_and_its_changes_and_takes_a_reset_back(start: Start, snapshot: str) -> None:
+    _, client = start()
+    execute(client, "open('/root/result', 'w').write('kept')")
+    assert "/root/result" in execute(client, "%container diff").data[0]["text/plain"]
+    taken = execute(client, f"%container snapshot --note 'a <b>note</b>' {snapshot}")
+    assert taken.data[0]["text/plain"] == snapshot  # and no word of files that had to be copied
+    table = execute(client, "%container snapshots").data[0]
+    assert f"└ {snapshot}" in table["text/plain"]
+    assert "a &lt;b&gt;note&lt;/b&gt;" in table["text/html"]
+    execute(client, "open('/root/result', 'w').write('changed')")
+    assert "-kept" in execute(client, "%container diff --text").data[0]["text/plain"]
+    execute(client, "%container reset")
+    assert value(client, "open('/root/result').read()") == "kept"
+    outcome = execute(client, "%container undo")
+    assert "the files are as they were" in outcome.text
+    assert value(client, "open('/root/result').read()") == "changed"
+    assert "no snapshot 'host-of-another'" in execute(client, "%container diff host-of-another").errors
+
+
 def test_reset_to_the_image(start: Start) -> None:
     _, client = start()
     execute(client, "open('/root/result', 'w').write('1')")

@@ -85,14 +85,21 @@ VERBS: tuple[Verb, ...] = (
         "keep the files of a container, as they are now, as an image",
         "nbhull.runtime.verbs.images:snapshot",
         (
+            Argument("--note", "a line about it, which `snapshots` shows", metavar="TEXT"),
+            Argument("--pin", "never remove it without being asked", flag=True),
             CONTAINER,
             Argument(
                 "--memory", "and the kernel's memory, as it is when the cell ends", short="-m", flag=True, where=MAGIC
             ),
             Argument("NAME", "name of the image", parse="nbhull.runtime.model:parse_name"),
         ),
-        about="Running processes go on. Prints what names the image.",
-        examples=(("snapshot mybox before-upgrade", "keep the files of mybox"),),
+        about="Running processes go on. It takes milliseconds, whatever was written; where processes hold something "
+        "that cannot be moved, the changed files are copied, and the reason is printed to standard error. Prints what "
+        "names the image.",
+        examples=(
+            ("snapshot mybox before-upgrade", "keep the files of mybox"),
+            ("snapshot --note 'data loaded' mybox", "under a name of its own, with a note"),
+        ),
         where=EVERYWHERE,
     ),
     Verb(
@@ -105,7 +112,7 @@ VERBS: tuple[Verb, ...] = (
             Argument("NAME", "snapshot; without one, the last one made or reset to, else the image itself"),
         ),
         about="All its processes end. A container that ran is running again afterwards; a notebook's kernel "
-        "is started again.",
+        "is started again. What it had is kept as a snapshot; `undo` goes back to it.",
         examples=(("reset mybox before-upgrade", "put the files of mybox back"),),
         where=EVERYWHERE,
     ),

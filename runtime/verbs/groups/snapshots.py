@@ -1,0 +1,49 @@
+"""The verbs of the tree of snapshots."""
+
+from __future__ import annotations
+
+from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, Argument, Verb
+from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER
+
+VERBS: tuple[Verb, ...] = (
+    Verb(
+        "undo",
+        "take the last reset of a container back",
+        "nbhull.runtime.verbs.snapshots:undo",
+        (CONTAINER,),
+        about="Its files are again what they were before the last `reset` or `undo`. All its processes end, as with "
+        "`reset`.",
+        examples=(("undo mybox", "the reset was a mistake"),),
+        where=EVERYWHERE,
+    ),
+    Verb(
+        "snapshots",
+        "show the tree of snapshots",
+        "nbhull.runtime.verbs.snapshots:snapshots",
+        (
+            AS_JSON,
+            Argument("CONTAINER", "only the tree that this container stands in", where=CLI),
+        ),
+        about="Each snapshot stands below the one that its container was on. The column `here` names the containers "
+        "that stand on it; what resets have kept is marked `auto`.",
+        examples=(("snapshots mybox", "where mybox stands, and where it can go"),),
+        where=EVERYWHERE,
+    ),
+    Verb(
+        "diff",
+        "tell what differs between containers, images and snapshots",
+        "nbhull.runtime.verbs.snapshots:diff",
+        (
+            Argument("--text", "the lines of text files, too", flag=True),
+            AS_JSON,
+            Argument("A", "container, image or snapshot; a notebook need not name its own container"),
+            Argument("B", "another; without one, what has changed in A since the snapshot or image it was made from"),
+        ),
+        about="Python packages that were added, removed or have another version come first, then files, with sizes.",
+        examples=(
+            ("diff mybox", "what mybox has changed"),
+            ("diff before-upgrade mybox", "what has changed since that snapshot"),
+        ),
+        where=EVERYWHERE,
+    ),
+)
