@@ -19,7 +19,6 @@ from nbhull.runtime.linux.process import CAPABILITIES, DEFAULT_CAPABILITIES, cap
 from nbhull.runtime.model import ContainerSpec, ProcessSpec
 from support.boxes import Box
 
-pytestmark = pytest.mark.nosubuid
 NOFILE = 7
 
 Make = Callable[..., Box]

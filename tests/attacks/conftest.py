@@ -1,0 +1,37 @@
+"""Containers to attack from, one for each set of settings, in which all attempts of inside.py are made at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from nbhull.runtime.engine import Engine
+from nbhull.runtime.model import ContainerSpec
+from support.attacks import CONFIGURATIONS, Outside, Tried, attack
+from support.boxes import Box
+
+
+@pytest.fixture(scope="session")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    found = Outside(tmp_path_factory.mktemp("outside"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def tried(shared_engine: Engine, outside: Outside) -> Tried:
+    """All attempts, made once for each configuration and user."""
+    results: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def once(configuration: str = "usual", user: str = "root") -> dict[str, Any]:
+        if (configuration, user) not in results:
+            box = Box(shared_engine, ContainerSpec(**CONFIGURATIONS[configuration]))
+            try:
+                results[configuration, user] = attack(shared_engine, box.id, outside, user=user)
+            finally:
+                shared_engine.remove(box.id, force=True)
+        return results[configuration, user]
+
+    return once

@@ -1,0 +1,72 @@
+"""What is attacked, from where, and how: shared by the tests of attacks."""
+
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nbhull.runtime.confinement import Confinement
+from nbhull.runtime.engine import Engine
+from nbhull.runtime.model import ProcessSpec
+from nbhull.runtime.seccomp import default
+from support.boxes import run
+
+INSIDE = Path(__file__).parents[1] / "attacks/inside.py"
+PYTHON = "/usr/bin/python3"
+ABSTRACT = f"nbhull-attacks-{os.getpid()}"
+MARK = 95  # EOPNOTSUPP, which nothing that is tried gives otherwise
+MARKED = "ENOTSUP"
+
+Tried = Callable[..., dict[str, Any]]
+"""`tried(configuration, user)`: what became of the attempts there"""
+
+
+def marked_profile() -> str:
+    """The default profile, but that what it refuses fails with another errno: so one sees what stopped an attempt."""
+    return json.dumps(default.document() | {"defaultErrnoRet": MARK})
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "marked": {"confinement": Confinement(seccomp=marked_profile())},
+    "unfiltered": {"confinement": Confinement(seccomp="unconfined")},
+    "capable": {"confinement": Confinement(cap_add=("ALL",))},
+    "unmasked": {"confinement": Confinement(system_paths=False)},
+    "alone": {"network": "none"},
+    "alone and capable": {"network": "none", "confinement": Confinement(cap_add=("ALL",))},
+    "privileged": {"network": "none", "confinement": Confinement(privileged=True)},
+}
+
+
+class Outside:
+    """What the host has that must not be reached: a file, a process, an abstract socket, a port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.secret = folder / "secret"
+        self.secret.write_text("secret")
+        self.abstract = socket.socket(socket.AF_UNIX)
+        self.abstract.bind("\0" + ABSTRACT)
+        self.abstract.listen(64)
+        self.server = socket.create_server(("127.0.0.1", 0), backlog=64)
+
+    def arguments(self) -> list[str]:
+        """As inside.py takes them."""
+        return [str(self.secret), ABSTRACT, str(self.server.getsockname()[1]), str(os.getpid())]
+
+    def close(self) -> None:
+        self.abstract.close()
+        self.server.close()
+
+
+def attack(engine: Engine, ref: str, outside: Outside, *names: str, user: str | None = None) -> dict[str, Any]:
+    """Make the attempts of these names (all if none is given) in a running container."""
+    argv = (PYTHON, "-c", INSIDE.read_text(), *outside.arguments(), *names)
+    done = run(engine, ref, ProcessSpec(argv, user=user))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
