@@ -24,6 +24,7 @@ import builds
 import containers
 import kernels
 import report
+import seccomp
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tools"))
@@ -53,7 +54,7 @@ def run_here(quick: bool) -> dict[str, Any]:
     """All benchmarks as this user."""
     results = []
     with surroundings():
-        every = (containers, kernels, builds)
+        every = (containers, kernels, builds, seccomp)
         for result in itertools.chain.from_iterable(module.benchmarks(quick) for module in every):
             data = result.to_dict()
             results.append(data)

@@ -41,6 +41,7 @@ PACKAGES = {
     "bwrap": "bubblewrap",
     "chromium": "chromium",
     "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
     "git": "git",
     "htpasswd": "apache2-utils",
     "ip": "iproute2",

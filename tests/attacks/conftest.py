@@ -1,4 +1,4 @@
-"""Containers to attack from, one for each set of settings, in which all attempts of inside.py are made at once."""
+"""Containers to attack from, one for each set of settings, in which all attempts of support.inside are made at once."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ def _lacks_nat() -> str | None:
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuset", "io")
 PROGRAMS = (
-    "buildah", "busybox", "bwrap", "chromium", "docker-registry", "git", "htpasswd", "mmdebstrap", "newuidmap",
-    "podman", "runc", "skopeo", "slirp4netns", "strace", "umoci", "unshare",
+    "buildah", "busybox", "bwrap", "chromium", "docker-registry", "dockerd", "git", "htpasswd", "mmdebstrap",
+    "newuidmap", "podman", "runc", "skopeo", "slirp4netns", "strace", "umoci", "unshare",
 )
 
 ABILITIES: dict[str, Callable[[], str | None]] = {

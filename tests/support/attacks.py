@@ -16,7 +16,6 @@ from nbhull.runtime.model import ProcessSpec
 from nbhull.runtime.seccomp import default
 from support.boxes import run
 
-INSIDE = Path(__file__).parents[1] / "attacks/inside.py"
 PYTHON = "/usr/bin/python3"
 ABSTRACT = f"nbhull-attacks-{os.getpid()}"
 MARK = 95  # EOPNOTSUPP, which nothing that is tried gives otherwise
@@ -24,6 +23,14 @@ MARKED = "ENOTSUP"
 
 Tried = Callable[..., dict[str, Any]]
 """`tried(configuration, user)`: what became of the attempts there"""
+
+
+def program() -> str:
+    """The whole program: containers have no package to import its parts from."""
+    parts = [(Path(__file__).parent / f"inside/{name}.py").read_text() for name in ("calls", "files")]
+    lines = "\n".join(parts).splitlines()
+    ours = ("from __future__", "from support.")
+    return "\n".join(line for line in lines if not line.startswith(ours))
 
 
 def marked_profile() -> str:
@@ -55,7 +62,7 @@ class Outside:
         self.server = socket.create_server(("127.0.0.1", 0), backlog=64)
 
     def arguments(self) -> list[str]:
-        """As inside.py takes them."""
+        """As the program takes them."""
         return [str(self.secret), ABSTRACT, str(self.server.getsockname()[1]), str(os.getpid())]
 
     def close(self) -> None:
@@ -65,7 +72,7 @@ class Outside:
 
 def attack(engine: Engine, ref: str, outside: Outside, *names: str, user: str | None = None) -> dict[str, Any]:
     """Make the attempts of these names (all if none is given) in a running container."""
-    argv = (PYTHON, "-c", INSIDE.read_text(), *outside.arguments(), *names)
+    argv = (PYTHON, "-c", program(), *outside.arguments(), *names)
     done = run(engine, ref, ProcessSpec(argv, user=user))
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
