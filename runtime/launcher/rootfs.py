@@ -11,6 +11,7 @@ import stat
 
 from nbhull.runtime.errors import InvalidInput, SyscallFailed
 from nbhull.runtime.linux.mount import (
+    CGROUP2_SUPER_MAGIC,
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -93,6 +94,7 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     attach(root, "/proc", proc)
     sysfs = make_sys(private_network=plan["network"] != "host", read_only=not confinement["privileged"])
     attach(root, "/sys", sysfs)
+    cover_cgroups(sysfs)
     null = make_dev(root, plan["width"])
     made = [proc, sysfs, null]
     if plan["empty_run"]:
@@ -224,6 +226,23 @@ def make_sys(*, private_network: bool, read_only: bool) -> int:
     sysfs = open_tree("/sys", recursive=True)
     mount_setattr(sysfs, SAFE | MOUNT_ATTR_RDONLY, recursive=True, subject="/sys")
     return sysfs
+
+
+def cover_cgroups(sysfs: int) -> None:
+    """Of the cgroups show the container's own, read-only, where there is one hierarchy (version 2): programs read their
+    limits there. Elsewhere nothing, as the host's would tell of all else that runs."""
+    try:
+        target = openat2(sysfs, "fs/cgroup", os.O_PATH, BELOW)
+        host = os.open("/sys/fs/cgroup", os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    if filesystem_magic(host) == CGROUP2_SUPER_MAGIC:
+        cover = make_filesystem("cgroup2", None, SAFE | MOUNT_ATTR_RDONLY)
+    else:
+        cover = make_filesystem("tmpfs", [("mode", "0555"), ("size", "4k")], SAFE | MOUNT_ATTR_RDONLY)
+    move_mount(cover, target, "/sys/fs/cgroup")
+    for fd in (target, host, cover):
+        os.close(fd)
 
 
 def make_dev(root: int, width: int) -> int:

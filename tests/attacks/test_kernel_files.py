@@ -81,6 +81,14 @@ def test_cgroups_are_not_the_containers_to_change(tried: Tried, attempt: str) ->
         assert tried(configuration)[attempt] in ("EROFS", "EACCES", "ENOENT", "EPERM")
 
 
+@pytest.mark.parametrize("configuration", ["usual", "alone", "privileged"])
+def test_cgroups_of_others_are_not_seen(tried: Tried, configuration: str) -> None:
+    """The container's own alone where there is one hierarchy, and none elsewhere."""
+    mounts = [path for path, *_ in tried(configuration)["state"]["mounts"] if path.startswith("/sys/fs/cgroup")]
+    assert tried(configuration)["list_cgroups"] in ("ENODATA", "ok []")
+    assert mounts[-1] == "/sys/fs/cgroup"
+
+
 @pytest.mark.parametrize("attempt", ["open_the_kernels_log", "open_memory", "open_a_disk"])
 def test_devices_of_the_host_are_not_there(tried: Tried, attempt: str) -> None:
     for configuration in ("usual", "privileged"):

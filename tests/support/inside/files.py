@@ -55,6 +55,13 @@ for path in (
 
 
 @attempt
+def list_cgroups() -> Any:
+    """The names of cgroups below what is shown."""
+    content("/sys/fs/cgroup")
+    return [name for name in os.listdir("/sys/fs/cgroup") if os.path.isdir(f"/sys/fs/cgroup/{name}")]
+
+
+@attempt
 def write_a_cgroup_file() -> Any:
     """Any at all: release_agent, cgroup.procs, memory.max."""
     refused = None
