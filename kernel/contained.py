@@ -14,6 +14,7 @@ from contextlib import suppress
 from signal import SIGKILL, SIGTERM
 from typing import Any
 
+from nbhull.kernel.adding import with_ipykernel
 from nbhull.kernel.checkpoints import Checkpoint, Checkpoints
 from nbhull.kernel.command import CommandFinder, KernelCommand
 from nbhull.kernel.config import KernelConfig
@@ -24,9 +25,10 @@ from nbhull.kernel.logged import LoggedProgress
 from nbhull.kernel.names import CONNECTION_FILE, CONTROL_SOCKET, CONTROL_VARIABLE, NOTICES_FILE, PENDING_FILE
 from nbhull.kernel.obituary import deliver, take_request
 from nbhull.runtime import ends
+from nbhull.runtime.builder import hostsettings
 from nbhull.runtime.engine import Engine, Process
 from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound, ProcessFailed
-from nbhull.runtime.model import Container, ContainerSpec, Image, Mount, ProcessSpec
+from nbhull.runtime.model import HOST_IMAGE, Container, ContainerSpec, Image, Mount, ProcessSpec
 from nbhull.runtime.verbs.results import short_id
 
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
@@ -113,9 +115,10 @@ class ContainedKernel:
     def _create(self) -> tuple[str, ...]:
         """Make the container and start it; what the user should know."""
         config = self.config
+        image, notice = with_ipykernel(self.engine, config.image, config.kernel)
         mounts = [*([self.folder.mount] if self.folder.mount else []), *config.mounts, *self.mounts]
         spec = ContainerSpec(
-            image=config.image,
+            image=image,
             name=self.name,
             limits=config.limits,
             network=config.network,
@@ -132,7 +135,7 @@ class ContainedKernel:
         self._adopt(started)
         if self.folder.mount is None:
             self._make_folder(self.folder.path)
-        return started.notices
+        return (*started.notices, *([notice] if notice else []))
 
     def _adopt(self, container: Container) -> None:
         self.container = container
@@ -146,7 +149,7 @@ class ContainedKernel:
 
     def _make_folder(self, path: str) -> None:
         assert self.container is not None
-        process = self.engine.spawn(self.container.id, ProcessSpec(("mkdir", "-p", path)))
+        process = self.engine.spawn(self.container.id, ProcessSpec(("mkdir", "-p", path), user=self._user()))
         status = process.wait()
         process.close()
         if status != 0:
@@ -200,11 +203,13 @@ class ContainedKernel:
             env={
                 **command.env,
                 **launch.env,
+                **self._hand_in_settings(),
                 # a kernel that has no parent to watch says so to the terminal; 1 is one that never ends
                 "JPY_PARENT_PID": "1",
                 CONTROL_VARIABLE: self._control_path() or "none",
             },
             cwd=self.folder.path,
+            user=self._user(),
         )
         if self._notices:
             self._write(NOTICES_FILE, json.dumps(self._notices))
@@ -221,6 +226,22 @@ class ContainedKernel:
         for port in PORTS:
             with suppress(FileNotFoundError):
                 os.unlink(f"{self._running().socket_folder}/k-{launch.connection[port]}")
+
+    def _user(self) -> str | None:
+        """Who the kernel runs as: root of the container, who is the server's user outside, so that the notebook's
+        folder and the sockets are its own, whatever user the image names; else whom the kernelspec says."""
+        return None if self.config.confinement.user else "0"
+
+    def _hand_in_settings(self) -> dict[str, str]:
+        """In an image other than `host`, the host's way to the network: its certificates and pip's, npm's and apt's
+        settings, as files of the socket folder; the variables that name them."""
+        if self.config.image == HOST_IMAGE:
+            return {}
+        folder = self._running().socket_folder
+        settings = hostsettings.read()
+        for path, data in settings.files.items():
+            self._write(os.path.basename(path), data)
+        return {name: value.replace(hostsettings.FOLDER, folder) for name, value in settings.env.items()}
 
     def is_up(self) -> bool:
         """Whether the kernel listens. Raises HullError with its last words if it has ended."""
@@ -407,13 +428,13 @@ class ContainedKernel:
             raise Conflict("the kernel's container was removed", "restart the kernel")
         return self.container
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, content: str | bytes) -> None:
         """Write a file into the socket folder, for the kernel."""
         path = f"{self._running().socket_folder}/{name}"
         with suppress(FileNotFoundError):
             os.unlink(path)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
-            file.write(text)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
 
 
 def _remove_remains(engine: Engine, remains: list[str]) -> None:

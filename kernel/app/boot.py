@@ -3,12 +3,15 @@
 import sys
 
 LIBRARY = "/run/nbhull/lib"
+ADDED = "/opt/nbhull/lib"
+"""packages that nbhull added to an image without ipykernel; they come after its own"""
 
 
 def main():  # type: ignore[no-untyped-def]
     # as ipykernel_launcher does: the kernel puts the working folder back by itself
     if sys.path and sys.path[0] == LIBRARY + "/nbhull/kernel/app":
         del sys.path[0]
+    sys.path.append(ADDED)
     if sys.version_info < (3, 11):  # noqa: UP036 (images bring their own Python)
         from ipykernel import kernelapp as app
     else:

@@ -109,10 +109,10 @@ def alone(catalog: Catalog) -> Iterator[bool]:
         yield True
 
 
-def needed(catalog: Catalog) -> tuple[set[str], set[str]]:
-    """The ids of layers, and the digests of blobs, that something needs."""
+def needed(catalog: Catalog, *, cache: bool = True) -> tuple[set[str], set[str]]:
+    """The ids of layers, and the digests of blobs, that something needs; `cache`: what builds remember, too."""
     store = catalog.store
-    layers: set[str] = set()
+    layers: set[str] = {row["layer"] for row in store.query("select layer from steps")} if cache else set()
     blobs: set[str] = set()
     for row in store.query("select layers, config, manifest from images"):
         layers.update(json.loads(row["layers"]))
@@ -131,10 +131,13 @@ def needed(catalog: Catalog) -> tuple[set[str], set[str]]:
     return layers, blobs
 
 
-def collect(catalog: Catalog) -> int:
-    """Delete layers, blobs and folders that nothing needs; the bytes that this frees. Only while `alone`."""
+def collect(catalog: Catalog, *, cache: bool = True) -> int:
+    """Delete layers, blobs and folders that nothing needs, without `cache` what builds remember, too; the bytes that
+    this frees. Only while `alone`."""
     store = catalog.store
-    layers, blobs = needed(catalog)
+    if not cache:
+        store.query("delete from steps")
+    layers, blobs = needed(catalog, cache=cache)
     unneeded = [row["id"] for row in store.query("select id from layers") if row["id"] not in layers]
     with store.transaction():
         for identity in unneeded:
@@ -170,8 +173,8 @@ def is_old(path: str) -> bool:
 
 
 def prune(catalog: Catalog, *, everything: bool = False) -> tuple[list[str], int]:
-    """Delete images without a name (with `everything`: all that no container uses), and all garbage: their ids, and
-    the bytes that this frees. Snapshots stay unless `everything`. Raises Conflict while images are being made."""
+    """Delete images without a name (with `everything`: all that no container uses, and what builds remember), and all
+    garbage: their ids, and the bytes that this frees. Raises Conflict while images are being made."""
     with alone(catalog) as can:
         if not can:
             raise Conflict("an image is being pulled, loaded or built", "try again when that has ended")
@@ -181,7 +184,7 @@ def prune(catalog: Catalog, *, everything: bool = False) -> tuple[list[str], int
             if (unnamed or (everything and not row["pinned"])) and not users_of(catalog, row):
                 forget(catalog, row["id"])
                 gone.append(row["id"])
-        return gone, collect(catalog)
+        return gone, collect(catalog, cache=not everything)
 
 
 def usage(catalog: Catalog) -> list[Share]:
@@ -203,6 +206,8 @@ def usage(catalog: Catalog) -> list[Share]:
     def measure(paths: list[str]) -> int:
         return int(catalog.workshop.ask("measure", paths=paths)["size"]) if paths else 0
 
+    remembered = {row["layer"] for row in store.query("select layer from steps")} - layers - {""}
+    cached = [f"layers/{name}" for name in sorted(remembered) if os.path.isdir(store.path("layers", name))]
     active = sum(bool(users_of(catalog, row)) for row in images)
     from nbhull.runtime.running import holds
 
@@ -215,6 +220,7 @@ def usage(catalog: Catalog) -> list[Share]:
             measure(folders),
             0,
         ),
+        Share("build cache", len(cached), 0, size := measure(cached), size),
         Share("blobs", len(sizes), len(kept), sum(sizes.values()), sum(s for n, s in sizes.items() if n not in kept)),
     ]
 

@@ -160,7 +160,14 @@ VERBS: tuple[Verb, ...] = (
         "prune",
         "remove images without a name, and all that nothing needs",
         IMPLEMENTED + "prune",
-        (Argument("--all", "all images, too, that no container uses and nobody pinned", short="-a", flag=True),),
+        (
+            Argument(
+                "--all",
+                "all images, too, that no container uses and nobody pinned, and what builds remember",
+                short="-a",
+                flag=True,
+            ),
+        ),
         about="Containers stay, and so do, without `--all`, snapshots and images with a name.",
         examples=(("prune", "free what was left behind"),),
     ),

@@ -1,0 +1,72 @@
+"""Kernels in images that are no `host`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nbhull.kernel.adding import LIBRARY
+from nbhull.kernel.failure import KernelFailed
+from nbhull.runtime.engine import Engine
+from nbhull.runtime.images import exchange, upkeep
+from support import debian_root
+from support.jupyter import Place, Start, execute
+from support.tars import pieces, small_root
+
+pytestmark = [pytest.mark.requires("mmdebstrap"), pytest.mark.nosubuid]
+
+
+@pytest.fixture(scope="module")
+def debian(place: Place) -> Iterator[str]:
+    """An image with Python and without ipykernel."""
+    exchange.import_file(place.engine, str(debian_root.tar()), "debian", {"User": "nobody", "Env": ["COLOUR=blue"]})
+    yield "debian"
+    upkeep.remove(place.engine.catalog, "debian")
+    upkeep.prune(place.engine.catalog, everything=True)
+
+
+def install(place: Place, name: str, image: str) -> str:
+    """A kernelspec for an image."""
+    folder = place.prefix / "share/jupyter/kernels" / name
+    folder.mkdir()
+    spec = json.loads((folder.parent / "nbhull/kernel.json").read_text())
+    spec["metadata"]["kernel_provisioner"].setdefault("config", {})["image"] = image
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    return name
+
+
+def test_an_image_without_ipykernel_runs_kernels(place: Place, debian: str, start: Start, folder: Path) -> None:
+    (folder / "data.txt").write_text("mine")
+    name = install(place, "in-debian", debian)
+    _, client = start(name)
+    code = "import ipykernel, os, sys; print(ipykernel.__file__, open('data.txt').read(), os.environ['COLOUR'], os.getuid())"
+    outcome = execute(client, code)
+    assert outcome.text.startswith(LIBRARY), outcome
+    assert outcome.text.split()[1:] == ["mine", "blue", "0"]
+    assert execute(client, "%container snapshot kept").status == "ok"
+    assert execute(client, "open('/etc/debian_version').read()").status == "ok"
+    engine: Engine = place.engine
+    layers = engine.store.query("select count(*) as n from layers")[0]["n"]
+    _, second = start(name)
+    assert execute(second, "print(1)").text == "1\n"
+    assert engine.store.query("select count(*) as n from layers")[0]["n"] == layers
+
+
+def test_a_way_to_the_index_that_fails_is_told(
+    place: Place, debian: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setattr("nbhull.kernel.adding.REQUIREMENT", "ipykernel>=6.30")  # not the one that is there already
+    with pytest.raises(KernelFailed, match="has no ipykernel, and it cannot be added"):
+        start(install(place, "no-way", debian))
+
+
+def test_an_image_without_python_is_told(place: Place, start: Start) -> None:
+    place.engine.catalog.import_root(pieces(small_root()), ["bare"])
+    with pytest.raises(KernelFailed, match="has no python"):
+        start(install(place, "bare", "bare"))
+    upkeep.remove(place.engine.catalog, "bare")
