@@ -115,6 +115,7 @@ class ContainedKernel:
     def _create(self) -> tuple[str, ...]:
         """Make the container and start it; what the user should know."""
         config = self.config
+        self.engine.provide(config.image, progress=LoggedProgress(self.log, config.image))
         image, notice = with_ipykernel(self.engine, config.image, config.kernel)
         mounts = [*([self.folder.mount] if self.folder.mount else []), *config.mounts, *self.mounts]
         spec = ContainerSpec(
@@ -128,7 +129,6 @@ class ContainedKernel:
             confinement=config.confinement,
             labels={"nbhull.kernel": config.kernel},
         )
-        self.engine.provide(config.image, progress=LoggedProgress(self.log, config.image))
         created = self.engine.create(spec)
         self._remains[:] = [created.id]
         started = self.engine.start(created.id)

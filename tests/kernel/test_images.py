@@ -42,7 +42,7 @@ def test_an_image_without_ipykernel_runs_kernels(place: Place, debian: str, star
     (folder / "data.txt").write_text("mine")
     name = install(place, "in-debian", debian)
     _, client = start(name)
-    code = "import ipykernel, os, sys; print(ipykernel.__file__, open('data.txt').read(), os.environ['COLOUR'], os.getuid())"
+    code = "import ipykernel, os; print(ipykernel.__file__, open('data.txt').read(), os.environ['COLOUR'], os.getuid())"
     outcome = execute(client, code)
     assert outcome.text.startswith(LIBRARY), outcome
     assert outcome.text.split()[1:] == ["mine", "blue", "0"]
