@@ -23,7 +23,8 @@ def tar() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             part = path.with_suffix(".part.tar")
-            argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "bookworm", part]
+            argv: list[str | Path] = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"]
+            argv += ["bookworm", part]
             subprocess.run(argv, check=True)
             part.chmod(0o644)
             part.rename(path)
