@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from typing import Any
@@ -90,6 +91,9 @@ class HullKernelApp(IPKernelApp):
 
     def start(self) -> None:
         """Called by `launch_instance`; runs until the kernel ends, in as many copies of its process as there are."""
+        # What the start has made stays: it need not be looked through at every collection.
+        gc.freeze()
+        gc.enable()
         while True:
             if self.handover is not None:
                 # behind the kernel's own `starting`, which would else be the last that a client hears

@@ -1,5 +1,6 @@
 """Starts ipykernel in a container. Run as a script, by any Python: its syntax stays old."""
 
+import gc
 import sys
 
 LIBRARY = "/run/nbhull/lib"
@@ -15,6 +16,9 @@ def main():  # type: ignore[no-untyped-def]
     if sys.version_info < (3, 11):  # noqa: UP036 (images bring their own Python)
         from ipykernel import kernelapp as app
     else:
+        # Nothing that is imported and made from here on is garbage; looking for some takes a tenth of the start.
+        # The application puts it on again before it takes requests.
+        gc.disable()
         import ipykernel  # noqa: F401  (before nbhull's, so that its absence is told as such)
 
         # nbhull speaks with the server that made the container, so it must be that server's

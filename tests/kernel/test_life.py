@@ -32,6 +32,12 @@ def test_it_is_a_container(start: Start, folder: Path) -> None:
     assert value(client, "__import__('sys').prefix") == sys.prefix
 
 
+def test_garbage_is_collected_though_not_while_it_starts(start: Start) -> None:
+    _, client = start()
+    assert value(client, "__import__('gc').isenabled()") == "True"
+    assert int(value(client, "__import__('gc').get_freeze_count()")) > 10_000
+
+
 @pytest.mark.nosubuid
 def test_its_sockets_are_files(start: Start) -> None:
     manager, _ = start()
