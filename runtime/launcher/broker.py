@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-IDLE = 100
+IDLE = 10
 """milliseconds without a request after which a spare init is prepared"""
 SPARE = "spare"
 """what the spare init's connection goes by until it is a container's"""
