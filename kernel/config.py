@@ -38,7 +38,7 @@ from nbhull.runtime.limits import Limits
 from nbhull.runtime.model import HOST_IMAGE, Mount, Network, parse_bytes, parse_name
 from nbhull.runtime.network import MODES, check_address
 
-Control = Literal["self", "none"]
+Control = Literal["self", "none", "replay"]
 T = TypeVar("T")
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -68,7 +68,8 @@ class KernelConfig:
     prefix: str | None = None
     """of the Python environment that shows through in the image `host`"""
     control: Control = "self"
-    """what the kernel may ask of its own container: everything about itself, or nothing"""
+    """what the kernel may ask of its own container: everything about itself, or nothing. `replay` is said
+    of kernels alone that run cells again: what they ask is passed over"""
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     security_opt: tuple[tuple[str, Any], ...] = ()

@@ -22,7 +22,7 @@ from nbhull.kernel.engines import submit
 from nbhull.kernel.folder import WorkingFolder
 from nbhull.kernel.launch import Launch
 from nbhull.kernel.logged import LoggedProgress
-from nbhull.kernel.names import CONNECTION_FILE, CONTROL_SOCKET, CONTROL_VARIABLE, NOTICES_FILE, PENDING_FILE
+from nbhull.kernel.names import CONNECTION_FILE, CONTROL_SOCKET, CONTROL_VARIABLE, NOTICES_FILE, PENDING_FILE, REPLAY
 from nbhull.kernel.obituary import deliver, take_request
 from nbhull.runtime import ends
 from nbhull.runtime.builder import hostsettings
@@ -206,7 +206,7 @@ class ContainedKernel:
                 **self._hand_in_settings(),
                 # a kernel that has no parent to watch says so to the terminal; 1 is one that never ends
                 "JPY_PARENT_PID": "1",
-                CONTROL_VARIABLE: self._control_path() or "none",
+                CONTROL_VARIABLE: self._control_path() or self.config.control,
             },
             cwd=self.folder.path,
             user=self._user(),
@@ -390,14 +390,15 @@ class ContainedKernel:
                 if checkpoint is not None:
                     if pending is not None:
                         what = f"reset to {checkpoint.image.name}: files and memory are as they were"
-                        pending = {**pending, "message": what}
+                        pending = {**pending, "message": what, "snapshot": checkpoint.image.name}
                     self._wake(checkpoint, pending)
                     return
                 what = "the files are as they were, the kernel is new"
                 if lost:
                     what += " (the memory of this snapshot is lost: the container had run out of it, or was stopped)"
                 if pending is not None:
-                    pending = {**pending, "message": f"reset to {self._image_name(image)}: {what}"}
+                    name = self._image_name(image)
+                    pending = {**pending, "message": f"reset to {name}: {what}", "snapshot": image and name}
                 self._spawn(self._launch, pending)
             finally:
                 self.resetting = False
@@ -419,7 +420,7 @@ class ContainedKernel:
         self._is_ended_by_us, self._telling = False, None
 
     def _control_path(self) -> str | None:
-        if self.config.control == "none":
+        if self.config.control in ("none", REPLAY):
             return None
         return f"{self._running().socket_folder}/{CONTROL_SOCKET}"
 

@@ -67,6 +67,7 @@ class ControlService:
             "images": self.images,
             "snapshot": self.snapshot,
             "woken": self.woken,
+            "replay": self.replay,
             "reset": self.reset,
             "undo": self.undo,
             "snapshots": self.snapshots,
@@ -194,6 +195,12 @@ class ControlService:
         """Put this container's files back. The asking kernel ends; `pending` goes to the next one."""
         self.kernel.reset(name_in(params), pending_in(params), files_only=params.get("files") is True)
         return Names([self.own_id()])
+
+    def replay(self, params: dict[str, Any]) -> Result:
+        """Run the cells since a snapshot again, in a fresh container beside this one."""
+        from nbhull.kernel.replay.live import replay_live
+
+        return replay_live(self.kernel, name_in(params))
 
     def own_id(self) -> str:
         """The id of the container that asks."""

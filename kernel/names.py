@@ -1,15 +1,19 @@
 """Names that both sides of the wall agree on: files in a socket folder, variables of a kernel."""
 
 from signal import SIGUSR2
+from typing import Final
 
 CONNECTION_FILE = "connection.json"
 NOTICES_FILE = "notices.json"
 PENDING_FILE = "pending.json"
 EXECUTING_FILE = "executing.json"
+RECORD_FILE = "cells.jsonl"
+"""the cells that the kernel has run (`kernel.app.recording`)"""
 CONTROL_SOCKET = "control.sock"
 
 CONTROL_VARIABLE = "NBHULL_CONTROL"
-"""path of the control socket; `none` where the kernelspec gives no control"""
+"""path of the control socket; `none` where the kernelspec gives no control, `replay` where cells are run again"""
+REPLAY: Final = "replay"
 HISTORY_FILE = "history.sqlite"
 """IPython's history, in the socket folder"""
 

@@ -73,12 +73,13 @@ def encode_result(result: Result) -> dict[str, Any]:
     """A verb's result as plain data; `decode_result` is its inverse."""
     if isinstance(result, Difference):
         return {"type": "difference", "rows": result.rows, "items": result.items, "texts": result.texts}
+    noticed = {"notices": list(result.notices)}
     if isinstance(result, Table):
-        return {"type": "table", "columns": result.columns, "rows": result.rows, "items": result.items}
+        return {"type": "table", "columns": result.columns, "rows": result.rows, "items": result.items} | noticed
     if isinstance(result, Fields):
         return {"type": "fields", "fields": result.fields, "item": result.item}
     if isinstance(result, Names):
-        return {"type": "names", "names": result.names, "notices": result.notices}
+        return {"type": "names", "names": result.names} | noticed
     return {"type": "text", "text": result.text()}
 
 
@@ -87,7 +88,9 @@ def decode_result(data: dict[str, Any]) -> Result:
     if data["type"] == "difference":
         return Difference(data["rows"], data["items"], data["texts"])
     if data["type"] == "table":
-        return Table(data["columns"], data["rows"], data["items"])
+        table = Table(data["columns"], data["rows"], data["items"])
+        table.notices = data.get("notices", ())
+        return table
     if data["type"] == "fields":
         return Fields([(name, value) for name, value in data["fields"]], data["item"])
     if data["type"] == "names":

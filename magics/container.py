@@ -13,15 +13,15 @@ from typing import Any
 from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.display import display
 
-from nbhull.kernel.names import CONTROL_VARIABLE
+from nbhull.kernel.names import CONTROL_VARIABLE, REPLAY
 from nbhull.kernel.rpc import ContainerError, call, decode_result
 from nbhull.magics.display import Shown
 from nbhull.runtime.errors import HullError, InvalidInput, NotFound
 from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.parser import execute, parse
-from nbhull.runtime.verbs.results import Result
+from nbhull.runtime.verbs.results import Names, Result
 
-ABOUT_ITSELF = ("info", "snapshot", "reset", "undo", "snapshots", "diff")
+ABOUT_ITSELF = ("info", "snapshot", "reset", "undo", "snapshots", "diff", "replay")
 """verbs that mean the container in which they are said"""
 
 
@@ -40,6 +40,7 @@ class ContainerMagics(Magics):
         %container undo               take the last reset back
         %container diff [A [B]]       what has changed
         %container snapshots          the tree of snapshots
+        %container replay [SNAPSHOT]  run the cells since then in a fresh container, and compare
         %container ps                 containers
         %container images             images and snapshots
         %container help [VERB]        more about each
@@ -57,6 +58,8 @@ class ContainerMagics(Magics):
         control = os.environ.get(CONTROL_VARIABLE)
         if control is None:
             return on_host(verb, values)
+        if control == REPLAY:
+            return None  # cells are being run again, which is nothing to do with containers
         params = {key: value for key, value in values.items() if value is not None}
         kernel: Any = getattr(self.shell, "kernel", None)
         if verb.name == "snapshot" and params.pop("memory"):
@@ -66,7 +69,10 @@ class ContainerMagics(Magics):
             return None
         if verb.name in ("reset", "undo") and hasattr(kernel, "surrender"):
             params["pending"] = kernel.surrender()
-        return decode_result(call(control, verb.name, params))
+        result = decode_result(call(control, verb.name, params))
+        if verb.name == "snapshot" and isinstance(result, Names) and getattr(kernel, "recorder", None) is not None:
+            kernel.recorder.note(snapshot=result.names[0])
+        return result
 
 
 def on_host(verb: Verb, values: dict[str, Any]) -> Result:

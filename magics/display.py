@@ -24,7 +24,8 @@ class Shown:
             lines = "".join(f"<pre>{escape(text)}</pre>" for text in self.result.texts)
             return (table_html(self.result) if self.result.rows else "<p>nothing differs</p>") + lines
         if isinstance(self.result, Table):
-            return table_html(self.result)
+            notices = "".join(f"<p>{escape(notice)}</p>" for notice in self.result.notices)
+            return table_html(self.result) + notices
         if isinstance(self.result, Fields):
             return fields_html(self.result)
         return None

@@ -21,8 +21,9 @@ from nbhull.kernel.app.executing import Executing
 from nbhull.kernel.app.handover import Handover, await_subscribers
 from nbhull.kernel.app.kernel import HullKernel
 from nbhull.kernel.app.notices import LimitNotices, show_once
+from nbhull.kernel.app.recording import Recorder
 from nbhull.kernel.app.revival import revive
-from nbhull.kernel.names import EXECUTING_FILE, HISTORY_FILE, NOTICES_FILE, PENDING_FILE
+from nbhull.kernel.names import EXECUTING_FILE, HISTORY_FILE, NOTICES_FILE, PENDING_FILE, RECORD_FILE
 
 EXTENSION = "nbhull.magics"
 
@@ -80,6 +81,15 @@ class HullKernelApp(IPKernelApp):
             if self.handover is not None:
                 self.kernel.inherited = self.handover.queue
             self.kernel.memory.baseline = inspection.open_things()
+            self.record(self.kernel)
+
+    def record(self, kernel: HullKernel) -> None:
+        """Write down from here on what the kernel runs."""
+        if kernel.recorder is None:
+            kernel.recorder = Recorder(self.session, self.beside_connection_file(RECORD_FILE))
+            kernel.recorder.note(start=True)
+        if self.handover is not None:
+            kernel.recorder.note(reset=self.handover.snapshot, memory=self.is_copy)
 
     def init_extensions(self) -> None:
         """Called by `initialize`; the user's configuration of extensions stays."""

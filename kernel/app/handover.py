@@ -29,6 +29,8 @@ class Handover:
         self.parent: dict[str, Any] = pending["parent"]
         self.idents = [bytes.fromhex(ident) for ident in pending["idents"]]
         self.message = str(pending.get("message", "reset"))
+        self.snapshot = str(pending.get("snapshot") or "")
+        """the snapshot's name; empty for the image"""
         self.execution_count = int(pending["execution_count"])
         self.subscribers = int(pending["subscribers"])
         self.queue = [text_to_frames(texts) for texts in pending["queue"]]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from typing import Any
 
@@ -14,6 +15,7 @@ from ipykernel.ipkernel import IPythonKernel
 from nbhull.kernel.app.executing import Executing
 from nbhull.kernel.app.handover import connected_peers, describe_request, frames_to_text
 from nbhull.kernel.app.memory import Memory
+from nbhull.kernel.app.recording import Recorder
 from nbhull.kernel.app.revival import ensure_subshell, rebind_kernel
 from nbhull.kernel.rpc import ContainerError
 from nbhull.runtime.errors import HullError
@@ -39,6 +41,7 @@ class HullKernel(IPythonKernel):
         self._arrived: dict[bytes, Frames] = {}
         self._arrived_lock = threading.Lock()
         self.memory = Memory(self)
+        self.recorder: Recorder | None = None
         self.is_executing = False
         """whether a cell runs in the main shell"""
         self.is_copy = False
@@ -106,7 +109,7 @@ class HullKernel(IPythonKernel):
             return await super().do_execute(*args, **kwargs)  # type: ignore[no-any-return]
         self.is_executing = True
         try:
-            reply: dict[str, Any] = await super().do_execute(*args, **kwargs)
+            reply = await self._execute_recorded(*args, **kwargs)
         finally:
             self.is_executing = False
         try:
@@ -119,6 +122,19 @@ class HullKernel(IPythonKernel):
             reply.update(failure, status="error")
         self.memory.look_after()
         return reply
+
+    async def _execute_recorded(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Run a cell, and write down what it gave."""
+        recorder = self.recorder if not silent and kwargs.get("store_history", True) else None
+        if recorder is not None:
+            recorder.begin()
+        try:
+            return await super().do_execute(code, silent, *args, **kwargs)  # type: ignore[no-any-return]
+        finally:
+            if recorder is not None:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                recorder.end(code)
 
     def _publish_status(self, status: str, *args: Any, **kwargs: Any) -> None:
         """Called whenever the status changes. A copy does not start: it goes on."""

@@ -65,6 +65,7 @@ class Memory:
                 checkpoint.discard(pid)
                 raise
         self.held[pid] = result["names"][0]
+        kernel.recorder.note(snapshot=self.held[pid])
         for oldest in list(self.held)[:-MEMORY_BUDGET]:
             del self.held[oldest]  # the result tells of it
         return result

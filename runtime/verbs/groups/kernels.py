@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nbhull.runtime.verbs.definition import Argument, Verb
-from nbhull.runtime.verbs.groups.shared import AS_JSON, LIMITS
+from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, MAGIC, Argument, Verb
+from nbhull.runtime.verbs.groups.shared import AS_JSON, LIMITS, VALUES
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -50,5 +50,44 @@ VERBS: tuple[Verb, ...] = (
         (Argument("NAME", "names of kernelspecs", required=True, many=True),),
         examples=(("kernel remove nbhull", "undo `kernel install`"),),
         needs_engine=False,
+    ),
+    Verb(
+        "replay",
+        "run cells again in a fresh container, and compare what comes out",
+        "nbhull.kernel.replay.notebook:replay",
+        (
+            Argument("--image", "image to run in, instead of the notebook's own", metavar="IMAGE", where=CLI),
+            Argument(
+                "--timeout",
+                "seconds that one cell may take",
+                metavar="SECONDS",
+                parse=VALUES + "parse_seconds",
+                default=600.0,
+                where=CLI,
+            ),
+            Argument(
+                "--in-place",
+                "let the cells work in the notebook's folder itself, not in a copy",
+                flag=True,
+                where=CLI,
+            ),
+            AS_JSON,
+            Argument("NOTEBOOK", "the notebook's file", required=True, where=CLI),
+            Argument(
+                "NAME",
+                "snapshot to begin from; without one, the last one made or reset to, else the image",
+                where=MAGIC,
+            ),
+        ),
+        about="The image is `metadata.container.image` of the notebook, else `host`. Outputs are compared with those "
+        "in the notebook, without what differs from run to run by itself: addresses, times, durations, ids. Cells "
+        "tagged `skip-replay` are not run, those tagged `ignore-output` are not compared. The exit status is 0 if all "
+        "came out the same, else 1.\n\n"
+        "In a notebook, `%container replay` runs the cells since a snapshot.",
+        examples=(
+            ("replay analysis.ipynb", "is the notebook reproducible?"),
+            ("replay --json --timeout 60 analysis.ipynb", "the same, for a program"),
+        ),
+        where=EVERYWHERE,
     ),
 )
