@@ -40,7 +40,7 @@ class Hull:
         """Run a verb; its output."""
         command = [str(NBHULL), *words]
         done = subprocess.run(
-            command, check=True, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, check=True, env=self.environment, capture_output=True, text=True
         )
         return done.stdout.strip()
 

@@ -23,6 +23,7 @@ from typing import Any
 import builds
 import containers
 import kernels
+import registries
 import report
 import seccomp
 
@@ -54,7 +55,7 @@ def run_here(quick: bool) -> dict[str, Any]:
     """All benchmarks as this user."""
     results = []
     with surroundings():
-        every = (containers, kernels, builds, seccomp)
+        every = (containers, kernels, builds, seccomp, registries)
         for result in itertools.chain.from_iterable(module.benchmarks(quick) for module in every):
             data = result.to_dict()
             results.append(data)

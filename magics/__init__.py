@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by IPython for `%load_ext nbhull.magics`."""
+    from nbhull.magics import completion
     from nbhull.magics.container import ContainerMagics
 
-    shell.register_magics(ContainerMagics)
+    magics = ContainerMagics(shell)
+    shell.register_magics(magics)
+    completion.register(shell, magics.listed)

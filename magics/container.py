@@ -74,6 +74,11 @@ class ContainerMagics(Magics):
             kernel.recorder.note(snapshot=result.names[0])
         return result
 
+    def listed(self, verb: str) -> list[dict[str, Any]]:
+        """What a verb without options lists, as data. Raises HullError."""
+        result = self.obey(verb)
+        return list(result.data()) if result is not None else []
+
 
 def on_host(verb: Verb, values: dict[str, Any]) -> Result:
     """A verb said in a kernel that runs in no container."""
