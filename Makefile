@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help run lab test check bench bench-quick clean install-lab install-dev
+.PHONY: help run lab test check test-vm bench bench-quick clean install-lab install-dev
 
 help:
 	@sed -n '1,3p' Makefile
@@ -44,6 +44,9 @@ check: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	@$(BIN)/python tools/run_tests.py
+
+test-vm: $(VENV)/.dev
+	@$(BIN)/python tools/test_vm.py
 
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/run.py

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bombs
 import builds
 import containers
 import kernels
@@ -55,7 +56,7 @@ def run_here(quick: bool) -> dict[str, Any]:
     """All benchmarks as this user."""
     results = []
     with surroundings():
-        every = (containers, kernels, builds, seccomp, registries)
+        every = (containers, kernels, builds, seccomp, registries, bombs)
         for result in itertools.chain.from_iterable(module.benchmarks(quick) for module in every):
             data = result.to_dict()
             results.append(data)

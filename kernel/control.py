@@ -42,6 +42,7 @@ from nbhull.runtime.verbs.results import (
     snapshot_taken,
 )
 from nbhull.runtime.verbs.snapshots import difference_table, snapshot_table
+from nbhull.runtime.verbs.stats import sample
 
 LONGEST_NOTE = 1000
 MAX_CLIENTS = 16
@@ -63,6 +64,7 @@ class ControlService:
         self.is_working = False
         self.methods: dict[str, Callable[[dict[str, Any]], Result]] = {
             "info": self.info,
+            "stats": self.stats,
             "ps": self.ps,
             "images": self.images,
             "snapshot": self.snapshot,
@@ -133,6 +135,10 @@ class ControlService:
         """This container, and what it uses."""
         container = self.kernel.engine.container(self.own_id())
         return container_fields(container, self.kernel.engine.usage(container.id), time())
+
+    def stats(self, params: dict[str, Any]) -> Result:
+        """What this container uses, against its limits."""
+        return sample(self.kernel.engine, [self.own_id()])
 
     def ps(self, params: dict[str, Any]) -> Result:
         """The containers that this one may know of: itself."""

@@ -21,7 +21,7 @@ from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.parser import execute, parse
 from nbhull.runtime.verbs.results import Names, Result
 
-ABOUT_ITSELF = ("info", "snapshot", "reset", "undo", "snapshots", "diff", "replay")
+ABOUT_ITSELF = ("info", "stats", "snapshot", "reset", "undo", "snapshots", "diff", "replay")
 """verbs that mean the container in which they are said"""
 
 

@@ -186,9 +186,15 @@ class Usage(Record):
     io_read: int | None = None
     """bytes from block devices"""
     io_written: int | None = None
+    disk: int | None = None
+    """bytes of its own files, where a quota has them measured"""
+    disk_limit: int | None = None
+    inodes: int | None = None
     oom_kills: int | None = None
     """processes killed for lack of memory"""
     memory_hits: int | None = None
     """how often the memory limit was met"""
     pids_hits: int | None = None
     """how often a process or thread was refused"""
+    disk_hits: int | None = None
+    """how often it went over its disk quota"""

@@ -18,7 +18,10 @@ class Executing:
     def begin(self, parent: dict[str, Any], idents: list[bytes], execution_count: int) -> None:
         """A request's turn has come."""
         request = {**describe_request(parent, idents), "execution_count": execution_count}
-        os.pwrite(self.fd, json.dumps(request).encode(), 0)
+        try:
+            os.pwrite(self.fd, json.dumps(request).encode(), 0)
+        except OSError:
+            self.end()  # no file may grow while the container is over its disk quota: then this request is not noted
 
     def end(self) -> None:
         """It has been answered."""

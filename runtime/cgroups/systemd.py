@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 NAME, PATH, MANAGER = "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 """seconds for each answer of systemd's"""
 LEAF = "nbhull"
 """where the scope's own processes go, since a group that is divided may hold none"""
@@ -57,7 +57,8 @@ def claim(pids: list[int]) -> str:
         ("Delegate", ("b", True)),
         ("CollectMode", ("s", "inactive-or-failed")),
     ]
-    rule = MatchRule(type="signal", sender=NAME, interface=MANAGER, member="JobRemoved", path=PATH)
+    # without a sender, since messages come from the bus's own name for systemd
+    rule = MatchRule(type="signal", interface=MANAGER, member="JobRemoved", path=PATH)
     try:
         with open_dbus_connection(f"unix:path={socket_path()}") as bus:
             bus.send_and_get_reply(new_method_call(manager, "Subscribe"), timeout=TIMEOUT)
@@ -74,8 +75,12 @@ def claim(pids: list[int]) -> str:
                     _, ended, _, result = bus.recv_until_filtered(removed, timeout=TIMEOUT).body
                     if ended == job:
                         break
-    except (OSError, TimeoutError) as error:
-        raise HostUnable(f"systemd cannot be asked for a cgroup: {error}", "run `nbhull doctor`") from error
+    except TimeoutError as error:
+        raise HostUnable(f"systemd gave no cgroup within {TIMEOUT:.0f} s", "journalctl -e") from error
+    except OSError as error:
+        raise HostUnable(
+            f"systemd cannot be asked for a cgroup: {error}", "run `nbhull doctor`"
+        ) from error
     if result != "done":
         raise HostUnable(f"systemd could not start the scope {unit}: {result}", f"journalctl --user -u {unit}")
     return settle(pids)

@@ -139,10 +139,12 @@ class Launcher:
         """Wait for one event and handle it; False when the server or the holder has gone."""
         limiter = self.limiter
         wants_spare = self.keep_spare and not self.is_prepared()
-        events = self.poll.poll(LATER[0] if limiter.later else IDLE if wants_spare else None)
-        if limiter.later:
-            limiter.tell_later()
-        elif not events:
+        looks = limiter.later or limiter.quotas.by_name
+        events = self.poll.poll(LATER[0] if looks else IDLE if wants_spare else None)
+        limiter.tell_later()
+        for name in limiter.quotas.due():
+            self.measure(name)
+        if not events and wants_spare:
             self.prepare()
         for fd, _ in events:
             if fd == self.server.fileno():
@@ -165,10 +167,38 @@ class Launcher:
                 self.thaw(fd)
             elif fd in limiter.watched:
                 limiter.tell(fd)
+            elif fd in limiter.quotas.measuring:
+                self.judge(fd)
             elif fd in self.clients and not self.receive(self.clients[fd]):
                 self.poll.unregister(fd)
                 self.clients.pop(fd).close()
         return True
+
+    def measure(self, name: str) -> None:
+        """Have the holder measure what a container's own files take."""
+        ours, theirs = wire.pair()
+        with theirs:
+            request = {"op": "measure", "path": f"containers/{name}"}
+            wire.send_request(self.holder, request, [theirs.fileno()])
+        self.limiter.quotas.measuring[ours.fileno()] = name, ours
+        self.poll.register(ours, select.POLLIN)
+
+    def judge(self, fd: int) -> None:
+        """A measurement is done: see to it that the container keeps to its quota."""
+        name, channel = self.limiter.quotas.measuring.pop(fd)
+        self.poll.unregister(fd)
+        with channel:
+            _, fields, _ = wire.receive_answer(channel)
+        quota = self.limiter.quotas.by_name.get(name)
+        if quota is None:
+            return  # it has ended meanwhile
+        verdict = quota.judge((int(fields["disk"]), int(fields["inodes"])))
+        if verdict in ("hold", "release"):
+            self.ask_holder({"op": "hold_writes", "container": name, "hold": verdict == "hold"})
+        elif verdict == "kill":
+            self.ask_holder({"op": "kill", "container": name})
+        if verdict:
+            self.limiter.write_events(name)
 
     def accept(self) -> None:
         """A process connects: only the user's own and root's may ask anything (unix(7), SO_PEERCRED)."""

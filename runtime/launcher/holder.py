@@ -269,6 +269,7 @@ class Holder:
     do_end = do_spawn
     do_terminate = do_spawn
     do_freeze = do_spawn
+    do_hold_writes = do_spawn
 
     def do_kill(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """End all processes of a container at once; idempotent."""
@@ -380,6 +381,10 @@ class Holder:
         finally:
             os.close(fd)
 
+    def do_measure(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
+        """Tell how many bytes and inodes a folder of the store takes, from a child of its own."""
+        in_child(channel, lambda: measure(channel, self.stage.path(request["path"])))
+
     def do_delete(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Delete a folder of the store, in a child of its own if it may take long."""
         path = self.stage.path(request["path"])
@@ -415,6 +420,26 @@ def send_words(channel: Socket, words: list[str]) -> None:
     memory = listing.pack(words)
     wire.send_answer(channel, "listed", [memory])
     os.close(memory)
+
+
+def measure(channel: Socket, folder: str) -> None:
+    """Answer what all files below a folder take on the disk; those that go meanwhile do not count."""
+    disk = inodes = 0
+    pending = [folder]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    disk += status.st_blocks * 512
+                    inodes += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it went meanwhile
+        except PermissionError:
+            continue  # overlayfs's own empty folder `work`, which is open to nobody
+    wire.send_answer(channel, "measured", None, disk=disk, inodes=inodes)
 
 
 def in_child(channel: Socket, work: Callable[[], None]) -> None:

@@ -108,6 +108,9 @@ class Init:
             if request["op"] == "freeze":
                 self.freeze(request["frozen"])
                 wire.send_answer(channel, "frozen")
+            if request["op"] == "hold_writes":
+                hold_writes(request["hold"])
+                wire.send_answer(channel, "held")
             if request["op"] == "terminate":
                 self.ending = True
                 for number in (request["signal"], signal.SIGCONT):
@@ -219,6 +222,16 @@ class Init:
             if pid in self.channels:
                 wire.send_answer(self.channels[pid], "exited", status=os.waitstatus_to_exitcode(status))
                 self.forget(pid)
+
+
+def hold_writes(hold: bool) -> None:
+    """Let no process of the container make a file longer, or let them all again: by the soft limit of RLIMIT_FSIZE,
+    which what they fork inherits. Processes of other users than root are out of init's reach."""
+    done: set[int] = set()
+    while new := processes() - done:
+        for pid in new:
+            linux.set_soft_limit(pid, linux.RLIMITS["fsize"], 0 if hold else None)
+        done |= new
 
 
 def processes() -> set[int]:

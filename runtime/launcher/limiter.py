@@ -7,7 +7,7 @@ import select
 import time
 
 from nbhull.runtime import cgroups, cores
-from nbhull.runtime.errors import HostUnable
+from nbhull.runtime.launcher.quota import Quotas
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Limiter:
         self.groups: dict[str, cgroups.Group] = {}
         """of each container that runs, or is about to"""
         self.cores = cores.Chooser()
+        self.quotas = Quotas()
         self.told: dict[str, dict[str, int]] = {}
         """by container: its limits"""
         self.later: list[tuple[float, str]] = []
@@ -73,6 +74,7 @@ class Limiter:
                 os.read(fd, 4096)  # what was before does not count
             self.watched[fd] = name
             self.poll.register(fd, events)
+        self.quotas.add(name, limits.get("disk"), limits.get("inodes"))
         request["processes"] = 0 if "pids" in group.places else DEFAULT_PIDS
         request["cores"] = self.cores.choose(name, limits)
         request["views"] = cores.views(request["cores"]) if request["cores"] else {}
@@ -81,8 +83,6 @@ class Limiter:
     def take_spare(self, limits: dict[str, Any], pids: list[int], may: bool) -> cgroups.Group | None:
         """The spare init's groups, if it may be taken and has those that the limits need."""
         needed = cgroups.controllers_of(limits)
-        if limits.get("disk") or limits.get("inodes"):
-            raise HostUnable("a disk quota cannot be enforced yet", "leave it out")
         if needed:
             self.hierarchies.claim(pids)
         self.hierarchies.require(limits)
@@ -110,7 +110,11 @@ class Limiter:
     def usage(self, name: str) -> dict[str, float]:
         """What a container uses, and how often it has met its limits."""
         self.write_events(name)
-        return {**self.groups[name].usage(), **self.groups[name].events()}
+        return {**self.groups[name].usage(), **self.events(name), **self.quotas.usage(name)}
+
+    def events(self, name: str) -> dict[str, int]:
+        """How often a container has met its limits."""
+        return self.groups[name].events() | self.quotas.events(name)
 
     def tell(self, fd: int) -> None:
         """A container has met a limit: its kernel finds that in its socket folder."""
@@ -130,7 +134,7 @@ class Limiter:
 
     def write_events(self, name: str) -> None:
         """Write what a container has met into its socket folder, if that has changed."""
-        text = flat(self.told[name] | self.groups[name].events())
+        text = flat(self.told[name] | self.events(name))
         if cgroups.read(f"{self.folder}/{name}/{EVENTS}") == text:
             return
         # Whatever stands at these names is the container's doing: made anew, and renamed over, it leads nowhere.
@@ -147,10 +151,10 @@ class Limiter:
             os.close(fd)
         self.cores.release(name)
         limits = self.told.pop(name, {})
-        group = self.groups.pop(name, None)
-        if group is not None:
-            self.note_end(name, group.events(), limits)
-            group.remove()
+        if name in self.groups:
+            self.note_end(name, self.events(name), limits)
+            self.groups.pop(name).remove()
+        self.quotas.forget(name)
 
     def note_end(self, name: str, events: dict[str, int], limits: dict[str, int]) -> None:
         """Leave in the container's folder which limits it met, for who asks why it ended."""

@@ -161,6 +161,16 @@ def get_rlimit(resource: int) -> tuple[int, int]:
     return soft, hard
 
 
+def set_soft_limit(pid: int, resource: int, soft: int | None) -> bool:
+    """prlimit(2): change another process's soft limit; None raises it to the hard one. False where that process has
+    gone, or is another user's."""
+    limits = Buffer(bytes(16))
+    if libc.libc.prlimit(pid, resource, None, limits.address) == -1:
+        return False
+    hard = struct.unpack("=QQ", limits.raw)[1]
+    return bool(libc.libc.prlimit(pid, resource, struct.pack("=QQ", hard if soft is None else soft, hard), None) == 0)
+
+
 def set_capabilities(effective: int, permitted: int, inheritable: int = 0) -> None:
     """capset(2) for the calling thread; the ambient set is cleared."""
     prctl("PR_CAP_AMBIENT", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)

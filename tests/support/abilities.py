@@ -66,7 +66,8 @@ def _lacks_cgroup(controller: str) -> str | None:
         return f"the {controller} controller is under cgroup v1, which is root's alone"
     ((mount, _),) = _mount_points("cgroup2")
     own = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip().lstrip("/")
-    parents = [mount / own, *(mount / own).parents]
+    manager = f"user.slice/user-{os.getuid()}.slice/user@{os.getuid()}.service"  # which gives scopes to who asks
+    parents = [mount / own, *(mount / own).parents, mount / manager]
     delegated = [
         folder
         for folder in parents

@@ -12,17 +12,27 @@ run() {
     shift 2
     folder=$(mktemp -d) && chmod 0777 "$folder"
     cp -r "$share/tree" "$folder/tree" && chown -R "$who" "$folder"
-    line="cd $folder/tree && $share/venv/bin/python -m nbhull.runtime.cli doctor | sed -n 's/^. cgroups/DOCTOR $who, $where: &/p';"
-    line="$line $share/venv/bin/python -m pytest -q -p no:cacheprovider $(tr '\n' ' ' <"$share/arguments")"
-    "$@" sh -c "export TERM=dumb LANG=C.UTF-8 PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin; $line" >"$folder/log" 2>&1
+    cat >"$folder/line.sh" <<END
+cd $folder/tree
+export TERM=dumb LANG=C.UTF-8 PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
+# before Linux 6.3 a tmpfs such as /run cannot be idmapped, as root's folders must be
+[ "$who" != root ] || { export XDG_RUNTIME_DIR=/var/lib/nbhull-run; mkdir -p -m 0700 /var/lib/nbhull-run; }
+$share/venv/bin/python -m nbhull.runtime.cli doctor | sed -n "s/^. cgroups */DOCTOR $who, $where: /p"
+$share/venv/bin/python -m pytest -q -p no:cacheprovider --timeout 600 $(cat "$share/arguments")
+END
+    "$@" sh "$folder/line.sh" >"$folder/log" 2>&1
     status=$?
     cat "$folder/log"
-    summary=$(grep -E '(passed|failed|error|no tests ran)' "$folder/log" | tail -n 1 | tr -d '="')
+    summary=$(grep -E '(passed|failed|error|no tests ran|skipped,)' "$folder/log" | tail -n 1 | tr -d '="')
     echo "RESULT {\"who\": \"$who\", \"where\": \"$where\", \"status\": $status, \"summary\": \"$summary\"}"
+}
+
+login() {
+    runuser -l $user -c "$*"
 }
 
 until [ -S "/run/user/$(id -u $user)/bus" ]; do sleep 0.2; done
 run root "a system service" systemd-run --quiet --pipe --wait --collect
-run $user "a service of the user's systemd" systemd-run --quiet --pipe --wait --collect --user --machine="$user@"
-run $user "a login session" runuser -l $user --
+run $user "a service of the user's own systemd" systemd-run --quiet --pipe --wait --collect --user --machine="$user@"
+run $user "a login session" login
 echo DONE

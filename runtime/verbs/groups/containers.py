@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbhull.runtime.verbs.definition import EVERYWHERE, MAGIC, Argument, Verb
+from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, MAGIC, Argument, Verb
 from nbhull.runtime.verbs.groups.shared import (
     AS_JSON,
     CONFINEMENT,
@@ -121,6 +121,21 @@ VERBS: tuple[Verb, ...] = (
         about="Options stand before CONTAINER; everything after it belongs to the command. "
         "Exit statuses are those of `run`.",
         examples=(("exec -it 4f2a bash", "a shell in the container whose id begins with 4f2a"),),
+    ),
+    Verb(
+        "stats",
+        "show what running containers use, against their limits",
+        "nbhull.runtime.verbs.stats:stats",
+        (
+            Argument("--no-stream", "print once, and not again and again", flag=True, where=CLI),
+            AS_JSON,
+            Argument("CONTAINER", "names or ids of containers; without any, all that run", many=True, where=CLI),
+        ),
+        about="Memory is counted without the file cache that Linux can drop at once. The disk column is of the "
+        "container's own files, where they have a quota. Without --no-stream the table is printed anew each second "
+        "on a terminal; elsewhere it is printed once.",
+        examples=(("stats --no-stream", "all running containers, once"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "stop",
