@@ -13,7 +13,7 @@ import select
 import stat
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
-from nbhull.runtime.files import remove_tree
+from nbhull.runtime.files import measure, remove_tree
 from nbhull.runtime.launcher import init, listing, rootfs, wire
 from nbhull.runtime.launcher.census import Part
 from nbhull.runtime.launcher.child import last_act
@@ -383,7 +383,8 @@ class Holder:
 
     def do_measure(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Tell how many bytes and inodes a folder of the store takes, from a child of its own."""
-        in_child(channel, lambda: measure(channel, self.stage.path(request["path"])))
+        path = self.stage.path(request["path"])
+        in_child(channel, lambda: wire.send_answer(channel, "measured", None, **measure(path)))
 
     def do_delete(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Delete a folder of the store, in a child of its own if it may take long."""
@@ -420,26 +421,6 @@ def send_words(channel: Socket, words: list[str]) -> None:
     memory = listing.pack(words)
     wire.send_answer(channel, "listed", [memory])
     os.close(memory)
-
-
-def measure(channel: Socket, folder: str) -> None:
-    """Answer what all files below a folder take on the disk; those that go meanwhile do not count."""
-    disk = inodes = 0
-    pending = [folder]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
-                    disk += status.st_blocks * 512
-                    inodes += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # it went meanwhile
-        except PermissionError:
-            continue  # overlayfs's own empty folder `work`, which is open to nobody
-    wire.send_answer(channel, "measured", None, disk=disk, inodes=inodes)
 
 
 def in_child(channel: Socket, work: Callable[[], None]) -> None:
