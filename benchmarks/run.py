@@ -24,6 +24,7 @@ import bombs
 import builds
 import containers
 import kernels
+import memory
 import registries
 import report
 import seccomp
@@ -56,7 +57,7 @@ def run_here(quick: bool) -> dict[str, Any]:
     """All benchmarks as this user."""
     results = []
     with surroundings():
-        every = (containers, kernels, builds, seccomp, registries, bombs)
+        every = (containers, kernels, memory, builds, seccomp, registries, bombs)
         for result in itertools.chain.from_iterable(module.benchmarks(quick) for module in every):
             data = result.to_dict()
             results.append(data)
