@@ -32,7 +32,9 @@ def replay_live(kernel: ContainedKernel, snapshot: str | None) -> Report:
     if not cells:
         raise NotFound(f"no cell has run since {snapshot or container.image}", "run some, or name an earlier snapshot")
     config = replace(kernel.config, image=snapshot or kernel.config.image)
-    items = replay(kernel.engine, config, kernel.folder.path, cells, timeout=CELL_TIMEOUT, log=kernel.log)
+    items = replay(
+        kernel.engine, config, kernel.folder.path, cells, timeout=CELL_TIMEOUT, log=kernel.log, live=container.id
+    )
     notices = []
     if before:
         notices.append(f"{before} cells ran in this kernel before that: a fresh one is without their variables")

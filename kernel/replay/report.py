@@ -9,6 +9,7 @@ from typing import Any
 
 from nbhull.kernel.config import KernelConfig
 from nbhull.kernel.replay.cells import Cell
+from nbhull.kernel.replay.files import compare
 from nbhull.kernel.replay.fresh import FreshKernel
 from nbhull.kernel.replay.outputs import Output, condensed, normal_form
 from nbhull.runtime.engine import Engine
@@ -45,11 +46,13 @@ def replay(
     in_place: bool = False,
     log: logging.Logger,
     progress: Callable[[str], None] | None = None,
+    live: str | None = None,
 ) -> list[dict[str, Any]]:
     """Run cells in a fresh container: for each, what came out; and the files of the folder that came out different
     from what they are. Raises HullError if there can be none.
 
-    `progress` is told of each cell."""
+    `progress` is told of each cell; `live`: a container begun from the same image, whose files and packages are
+    compared, too."""
     items = []
     with FreshKernel(engine, config, cwd, in_place=in_place, log=log) as kernel:
         for number, cell in enumerate(cells, 1):
@@ -64,6 +67,11 @@ def replay(
             {"cell": None, "result": DIFFERENT, "code": f"file {name}", "difference": []}
             for name in kernel.changed_files()
         ]
+        if live is not None and kernel.contained.container is not None:
+            items += [
+                {"cell": None, "result": DIFFERENT, "code": what, "difference": how}
+                for what, how in compare(engine, config.image, live, kernel.contained.container.id)
+            ]
     return items
 
 
@@ -96,7 +104,7 @@ def first_line(code: str) -> str:
 
 def telling(lines: list[str]) -> str:
     """The first difference, for people."""
-    changed = [line for line in lines[2:] if line[:1] in "+-"]
+    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("---", "+++")]
     return shortened("  ".join(changed[:2]))
 
 

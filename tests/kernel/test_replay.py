@@ -155,7 +155,11 @@ def test_no_notebook(folder: Path, place: Place, text: str, reason: str) -> None
 def test_the_cells_of_a_kernel(start: Start, folder: Path) -> None:
     name = f"replay-{uuid.uuid4().hex[:8]}"
     _, client = start()
-    ran = ("print('same', object(), 'long' * 9999)", "import os; print(os.urandom(4))", "print(x)")
+    ran = (
+        "print('same', object(), 'long' * 9999); open('/root/same', 'w').write('1'); None",
+        "import os; print(os.urandom(4)); open('/root/chance', 'w').write('1' * x); None",
+        "print(x)",
+    )
     for code in ("x = 1", f"%container snapshot {name}", *ran):
         assert execute(client, code).status == "ok"
     outcome = execute(client, f"%container replay {name}")
@@ -163,6 +167,8 @@ def test_the_cells_of_a_kernel(start: Start, folder: Path) -> None:
     shown = outcome.data[0]["text/plain"]
     assert [line.split()[1] for line in shown.splitlines()[1:4]] == ["same", "different", "different"]
     assert "NameError" in shown
+    assert "file /root/chance" in shown
+    assert "/root/same" not in shown
     assert "1 cells ran in this kernel before that" in shown
     assert execute(client, f"%container reset {name}").status == "ok"
     assert "no cell has run since" in execute(client, "%container replay").errors
