@@ -278,7 +278,7 @@ class Engine:
                 **plan,
             )
         except HullError as error:
-            if not isinstance(error, LauncherLost):
+            if not isinstance(error, LauncherLost) and launcher.is_open():
                 launcher.request("discard", container=row["id"])
             if isinstance(error, SyscallFailed):
                 raise client.explained(error) from error

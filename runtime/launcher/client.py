@@ -93,6 +93,10 @@ class Client:
                     raise explained(error) from error
                 raise
 
+    def is_open(self) -> bool:
+        """Whether it can still be asked: not after `leave` and `close`, and not if it could not start."""
+        return self.channel.fileno() >= 0
+
     def leave(self) -> None:
         """Leave the launcher, without waiting for what it then does; idempotent."""
         self.channel.close()

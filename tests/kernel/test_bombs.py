@@ -9,9 +9,9 @@ from support.waiting import eventually
 
 FORKS = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
 MEMORY = "import subprocess, sys\nwhile True: subprocess.run([sys.executable, '-c', 'bytearray(1 << 32)'])"
-DISK = (
-    "while True:\n    try:\n        with open('/root/fill', 'ab', buffering=0) as file:\n"
-    "            while True: file.write(bytes(1 << 20))\n    except OSError: pass"
+DISK = (  # not as fast as it can: what a disk has to write stands before what the neighbour has it sync
+    "import time\nwhile True:\n    try:\n        with open('/root/fill', 'ab', buffering=0) as file:\n"
+    "            while True: file.write(bytes(1 << 18)); time.sleep(0.002)\n    except OSError: time.sleep(0.01)"
 )
 FILES = "number = 0\nwhile True:\n    number += 1\n    open(f'/root/{number}', 'w').close()"
 
