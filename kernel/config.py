@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, cast
 
-from nbhull.runtime import limits
+from nbhull.runtime import limits, policy
 from nbhull.runtime.confinement import Confinement, Device, Tmpfs, Ulimit
 from nbhull.runtime.confinement_options import (
     from_options,
@@ -35,7 +35,7 @@ from nbhull.runtime.confinement_options import (
 )
 from nbhull.runtime.errors import Denied, InvalidInput
 from nbhull.runtime.limits import Limits
-from nbhull.runtime.model import HOST_IMAGE, Mount, Network, parse_bytes, parse_name
+from nbhull.runtime.model import HOST_IMAGE, ContainerSpec, Mount, Network, parse_bytes, parse_name
 from nbhull.runtime.network import MODES, check_address
 
 Control = Literal["self", "none", "replay"]
@@ -116,13 +116,32 @@ CHOSEN_BY_NOTEBOOK = ("image", "kernel", *LIMITS, "network", "cap_drop", "read_o
 
 def from_kernelspec(settings: Mapping[str, Any]) -> KernelConfig:
     """The settings of a kernelspec. Raises InvalidInput that names the key."""
-    config = KernelConfig(**validated(settings, "the kernelspec"))
+    values = validated(settings, "the kernelspec")
+    rules = policy.load() if "image" not in values else None
+    if rules is not None and (image := rules.default("images.default")):
+        values["image"] = image
+    config = KernelConfig(**values)
     config.limits.check()
     return config
 
 
-def narrow(config: KernelConfig, notebook: Mapping[str, Any]) -> tuple[KernelConfig, list[str]]:
-    """`config` with what a notebook asks for, and the notices that its reader should see.
+def within_policy(config: KernelConfig) -> tuple[KernelConfig, dict[str, str]]:
+    """A kernelspec's settings with the defaults and bounds of the configuration files, and the rules from which
+    bounds come, by key. Raises Denied for what they do not allow, naming the rule."""
+    rules = policy.load()
+    if rules is None:
+        return config, {}
+    spec = rules.apply(ContainerSpec(limits=config.limits, network=config.network))
+    sources = {key: rules.bound(key, getattr(spec.limits, key)) for key in LIMITS}
+    bounded = {key: getattr(spec.limits, key) for key in LIMITS}
+    return replace(config, network=spec.network, **bounded), {k: v for k, v in sources.items() if v}
+
+
+def narrow(
+    config: KernelConfig, notebook: Mapping[str, Any], sources: Mapping[str, str] | None = None
+) -> tuple[KernelConfig, list[str]]:
+    """`config` with what a notebook asks for, and the notices that its reader should see. `sources`: the rules that
+    bounds come from, where it is not the kernelspec.
 
     Raises InvalidInput for a malformed setting, Denied for one that would widen access.
     """
@@ -151,9 +170,8 @@ def narrow(config: KernelConfig, notebook: Mapping[str, Any]) -> tuple[KernelCon
     for key in LIMITS:
         allowed = getattr(config, key)
         if key in asked and allowed is not None and asked[key] > allowed:
-            notices.append(
-                f"The notebook asks for {key} {notebook[key]}; its kernelspec allows {allowed}, which holds."
-            )
+            source = (sources or {}).get(key, f"its kernelspec allows {allowed}")
+            notices.append(f"The notebook asks for {key} {notebook[key]}; {source}, which holds.")
             del asked[key]
     if "memory" in asked and config.memory_swap is not None and config.memory_swap >= 0:
         asked["memory_swap"] = max(asked["memory"], config.memory_swap - ((config.memory or 0) - asked["memory"]))

@@ -19,7 +19,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from nbhull.kernel import notebook
-from nbhull.kernel.config import from_kernelspec, narrow
+from nbhull.kernel.config import from_kernelspec, narrow, within_policy
 from nbhull.kernel.contained import ContainedKernel
 from nbhull.kernel.control import ControlService
 from nbhull.kernel.engines import in_thread, shared_engine
@@ -82,9 +82,9 @@ class ContainerProvisioner(KernelProvisionerBase):
         """The blocking part of `pre_launch`."""
         notices: list[str] = []
         if self.contained is None:
-            config = from_kernelspec(self.settings)
+            config, rules = within_policy(from_kernelspec(self.settings))
             if given is not None and (path := notebook_of(given, cwd)):
-                config, notices = narrow(config, notebook.container_settings(path))
+                config, notices = narrow(config, notebook.container_settings(path), rules)
             # a kernel's id may come back: a server that was killed leaves its containers' files
             name = f"kernel-{(self.kernel_id or 'x')[:8]}-{secrets.token_hex(2)}"
             self.contained = ContainedKernel(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nbhull.runtime import accounts, composition, confinement, defaults, limits, network
+from nbhull.runtime import accounts, composition, confinement, defaults, limits, network, policy
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
 from nbhull.runtime.launcher import client, wire
@@ -196,6 +196,7 @@ class Engine:
 
     def create(self, spec: ContainerSpec) -> Container:
         """Make a container, not yet running. Raises NotFound (image), Conflict (name), InvalidInput."""
+        policy.check_image(self.store, spec.image)
         return self.create_from(spec, *self.image_record(spec.image, spec.environment))
 
     def create_from(
@@ -213,6 +214,7 @@ class Engine:
         hostname = spec.hostname or name[:63]
         if len(hostname) > 63 or not is_word(hostname, "._-"):
             raise InvalidInput(f"the host name {hostname!r} is not valid", "use letters, digits, '-', at most 63")
+        spec = policy.apply(spec)
         network.check(spec)
         targets = composition.check_mounts(spec, record)
         if spec.confinement != confinement.USUAL:
@@ -261,8 +263,8 @@ class Engine:
 
     def start_in(self, launcher: client.Client, row: Row) -> tuple[str, ...]:
         """Start a container in a launcher, and write down where it runs; what who started it should know."""
-        spec, record = spec_of(row), loads(row["record"])
-        connected = network.plan(spec)
+        spec, record = policy.apply(spec_of(row)), loads(row["record"])
+        connected = network.plan(spec, policy.fallback())
         composition.make_network_files(self.store.path("containers", row["id"], "files"), spec, record, connected)
         plan = composition.compose(
             self.store, row["id"], spec, record, record["layers"], socket_folder(launcher.folder, row["id"])

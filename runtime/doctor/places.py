@@ -10,13 +10,31 @@ import sys
 import sysconfig
 import tempfile
 
+from nbhull.runtime import policy
 from nbhull.runtime.doctor import mending
 from nbhull.runtime.doctor.findings import Finding
-from nbhull.runtime.errors import HostUnable
+from nbhull.runtime.errors import HostUnable, InvalidInput
 from nbhull.runtime.launcher.client import LONGEST_SOCKET_PATH, runtime_folder
 
 LONGEST_FOLDER = LONGEST_SOCKET_PATH - 49
 """what is left for the folder itself, once a launcher's folder and its longest socket name stand behind it"""
+
+
+def probe_policy() -> Finding:
+    """The files of rules: read, and held against being changed by those that they bind."""
+    try:
+        files = policy.files()
+        rules = policy.load()
+    except InvalidInput as error:
+        return Finding("policy", "no", error.message, error.hint)
+    if rules is None:
+        return Finding("policy", "yes", f"no rules, neither in {policy.SYSTEM} nor in {policy.user_file()}")
+    seen = "; ".join(f"{path}: {sum(rule.path == path for rule in rules.rules)} rules" for path in files)
+    status = os.stat(policy.SYSTEM) if policy.SYSTEM in files else None
+    if status is not None and (status.st_uid != 0 or status.st_mode & 0o022):
+        mend = f"{mending.sudo()}chown root:root {policy.SYSTEM} && {mending.sudo()}chmod 0644 {policy.SYSTEM}"
+        return Finding("policy", "partly", f"{seen}, but others than root can change {policy.SYSTEM}", mend)
+    return Finding("policy", "yes", seen)
 
 
 def probe_runtime_folder() -> Finding:

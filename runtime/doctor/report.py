@@ -17,6 +17,7 @@ PROBES: tuple[Callable[[], Finding], ...] = (
     resources.probe_cgroups,
     namespaces.probe_seccomp,
     resources.probe_network,
+    places.probe_policy,
     places.probe_runtime_folder,
     places.probe_python,
 )

@@ -10,6 +10,7 @@ from sqlite3 import Row
 from threading import Event
 from typing import Protocol, TypeVar
 
+from nbhull.runtime import policy
 from nbhull.runtime.errors import HullError, InvalidInput
 from nbhull.runtime.images import reference as references
 from nbhull.runtime.images.catalog import Catalog
@@ -60,13 +61,14 @@ class Silent:
 
 
 def parse_remote(text: str) -> Reference:
-    """A reference that names its registry. Raises InvalidInput."""
+    """A reference that names its registry. Raises InvalidInput, and Denied for one that a rule does not allow."""
     reference = references.parse(text)
     if not reference.registry:
         raise InvalidInput(
             f"the image name {text[:100]!r} names no registry",
             "write it with one, like registry.example.org/team/name:tag",
         )
+    policy.check_registry(reference.repository)
     return reference
 
 

@@ -193,7 +193,7 @@ def test_a_profile_of_the_users_own(make: Make, tmp_path: Path) -> None:
     path.write_text(json.dumps(profile))
     box = make(**dict([options.parse_security_opt(f"seccomp={path}")]))
     assert "No space left" in box.run("mkdir /tmp/a").stderr
-    assert box.out("touch /tmp/b; ls /tmp; grep Seccomp: /proc/self/status") == "b\nSeccomp:\t2"
+    assert box.out("touch /tmp/b; ls /tmp/b; grep Seccomp: /proc/self/status") == "/tmp/b\nSeccomp:\t2"
 
 
 def test_a_profile_that_nothing_can_live_with_says_so(make: Make) -> None:

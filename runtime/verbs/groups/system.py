@@ -17,6 +17,16 @@ VERBS: tuple[Verb, ...] = (
         needs_engine=False,
     ),
     Verb(
+        "config",
+        "show the rules that hold here, and where each comes from",
+        "nbhull.runtime.verbs.system:config",
+        (AS_JSON,),
+        about="The administrator's are in /etc/nbhull/config.toml, the user's own in ~/.config/nbhull/config.toml; "
+        "the user's hold within the administrator's.",
+        examples=(("config", "what containers may have, and which file says so"),),
+        needs_engine=False,
+    ),
+    Verb(
         "version",
         "print the versions of nbhull, Python and Linux",
         "nbhull.runtime.verbs.system:version",
