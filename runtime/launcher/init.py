@@ -59,6 +59,9 @@ class Init:
         self.processes = processes
         self.gate = gate
         """where the launcher says that the network is there; -1 once it has, and where there is none"""
+        self.held_back: list[tuple[dict[str, Any], list[int]]] = []
+        """requests for processes, until the gate is open"""
+        self.no_network: HullError | None = None
         self.can_setgroups = can_setgroups and not confinement["keep_groups"]
         self.channels: dict[int, Socket] = {}
         """by process id: the channel of the client that started it"""
@@ -76,12 +79,16 @@ class Init:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         self.poll.register(wake, select.POLLIN)
         self.poll.register(self.holder, select.POLLIN)
+        if self.gate >= 0:
+            self.poll.register(self.gate, select.POLLIN)
         while True:
             for fd, _ in self.poll.poll():
                 if fd == wake:
                     os.read(wake, 4096)
                 elif fd == self.holder.fileno():
                     self.serve_holder()
+                elif fd == self.gate:
+                    self.open_gate()
                 else:
                     self.serve_client(fd)
             self.reap()
@@ -92,6 +99,27 @@ class Init:
         if received is None:
             os._exit(0)
         request, descriptors = received
+        if request["op"] == "spawn" and self.gate >= 0:
+            self.held_back.append((request, descriptors))
+        else:
+            self.serve(request, descriptors)
+
+    def open_gate(self) -> None:
+        """The network is there, or will not be: start what waits for it.
+
+        Nothing else waits meanwhile: the launcher, which opens the gate, may itself wait for an answer from here."""
+        self.poll.unregister(self.gate)
+        gate, self.gate = self.gate, -1
+        try:
+            pass_gate(gate)
+        except HullError as error:
+            self.no_network = error
+        for request, descriptors in self.held_back:
+            self.serve(request, descriptors)
+        self.held_back.clear()
+
+    def serve(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Do what a request asks for, and answer it on its first descriptor."""
         channel = Socket(fileno=descriptors.pop(0))
         try:
             if request["op"] == "spawn":
@@ -142,9 +170,8 @@ class Init:
 
     def spawn(self, request: dict[str, Any], stdio: list[int], channel: Socket) -> None:
         """Fork and execute; the answer is `started` once execve has succeeded."""
-        if self.gate >= 0:
-            gate, self.gate = self.gate, -1
-            pass_gate(gate)
+        if self.no_network is not None:
+            raise self.no_network
         report, report_end = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
