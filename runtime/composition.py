@@ -8,7 +8,7 @@ from nbhull.runtime import hostimage, network
 from nbhull.runtime.errors import InvalidInput, NotFound
 from nbhull.runtime.files import remove_tree
 from nbhull.runtime.model import ContainerSpec
-from nbhull.runtime.snapshots import generations
+from nbhull.runtime.snapshots import chains, generations
 from nbhull.runtime.store import Store
 
 TYPE_CHECKING = False
@@ -196,12 +196,13 @@ def writable_parts(
     """The overlays of a container, the root first; `own`: its generations, of which the last is written to."""
     here = f"containers/{identity}"
     current = generations.folder(identity, own[-1])
+    chain = chains.folders(store, layers, record.get("foundation", []))
 
     def writable(
         key: str, at: str, lowers: list[str], source: str | None = None, *, owned: bool = False
     ) -> dict[str, Any]:
         below = [f"{generations.folder(identity, number)}/{key}" for number in reversed(own[:-1])]
-        below += [f"layers/{layer}/{key}" for layer in layers if os.path.isdir(store.path("layers", layer, key))]
+        below += [f"{folder}/{key}" for folder in chain if os.path.isdir(store.path(folder, key))]
         part = {
             "kind": "overlay",
             "key": key,

@@ -14,7 +14,7 @@ import stat
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
 from nbhull.runtime.files import measure, remove_tree
-from nbhull.runtime.launcher import init, listing, rootfs, wire
+from nbhull.runtime.launcher import flatten, init, listing, rootfs, wire
 from nbhull.runtime.launcher.census import Part
 from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.move import Move
@@ -351,6 +351,16 @@ class Holder:
 
         def work() -> None:
             self.stage.copy(request["source"], request["target"])
+            wire.send_answer(channel, "done")
+
+        in_child(channel, work)
+
+    def do_flatten(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
+        """Merge layers of the store into one (`flatten`), in a child of its own."""
+        folders = [self.stage.path(folder) for folder in request["folders"]]
+
+        def work() -> None:
+            flatten.flatten(folders, self.stage.path(request["target"]), request["keys"])
             wire.send_answer(channel, "done")
 
         in_child(channel, work)

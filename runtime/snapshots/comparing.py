@@ -13,7 +13,7 @@ from nbhull.runtime.launcher import client
 from nbhull.runtime.launcher.listing import FIELDS, KINDS
 from nbhull.runtime.model import HOST_IMAGE
 from nbhull.runtime.record import Record
-from nbhull.runtime.snapshots import generations, journal
+from nbhull.runtime.snapshots import chains, generations, journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,6 +159,14 @@ class Comparer:
             found.append(Change(f"{at.rstrip('/')}/{path}", what, before, after))
         return found
 
+    def shared_folders(self) -> list[str]:
+        """Those that both have, in short."""
+        names = [folder.removeprefix("layers/") for folder in self.shared]
+        if any("/" in name for name in names):
+            return self.shared  # generations of one container
+        foundation = self.record.get("foundation", [])
+        return chains.folders(self.store, names, [layer for layer in foundation if layer in names])
+
     def folders(self, folders: list[str], key: str) -> list[str]:
         """Those that have the part."""
         return [f"{folder}/{key}" for folder in folders if os.path.isdir(self.store.path(folder, key))]
@@ -176,7 +184,7 @@ class Comparer:
         """What there was in folders that were replaced by new ones of the same name."""
         found: set[str] = set()
         for path in folders:
-            for layer in self.folders(self.shared, key):
+            for layer in self.folders(self.shared_folders(), key):
                 found.update(self.ask("list", path=layer, below=path)[::FIELDS])
             for folder, names, files in os.walk(f"{below}/{path}") if below else ():
                 found.update(os.path.relpath(f"{folder}/{name}", below) for name in (*names, *files))
@@ -184,7 +192,7 @@ class Comparer:
 
     def look_up_shared(self, key: str, below: str, paths: list[str]) -> dict[str, Entry]:
         """What the layers that both have, and what lies below them, have at some paths."""
-        folders = self.folders(self.shared, key)
+        folders = self.folders(self.shared_folders(), key)
         if key == composition.ROOT and self.record["base"] == "host":
             folders.append(composition.skeleton(self.store))
         if key == composition.ETC:

@@ -10,7 +10,7 @@ from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.model import HOST_IMAGE
 from nbhull.runtime.running import holds
-from nbhull.runtime.snapshots import generations, journal
+from nbhull.runtime.snapshots import generations, journal, keeping
 from nbhull.runtime.snapshots.taking import Taking
 
 TYPE_CHECKING = False
@@ -87,11 +87,11 @@ def put_back(
         engine.store.update_container(row["id"], record=record, snapshot=snapshot)
     if launcher is None:
         return
-    if keep:
-        if move(engine, launcher, row["id"], record, discarded.next):
-            return
-        end_processes(launcher, row["id"])
-    engine.start_in(launcher, engine.row(row["id"]))
+    if not (keep and move(engine, launcher, row["id"], record, discarded.next)):
+        if keep:
+            end_processes(launcher, row["id"])
+        engine.start_in(launcher, engine.row(row["id"]))
+    keeping.prune(engine.store, launcher)
 
 
 def move(engine: Engine, launcher: client.Client, identity: str, record: dict[str, Any], number: int) -> bool:

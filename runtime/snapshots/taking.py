@@ -11,7 +11,7 @@ from nbhull.runtime.errors import Conflict, HullError, LauncherLost
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.model import HOST_IMAGE, parse_name
 from nbhull.runtime.running import holds
-from nbhull.runtime.snapshots import generations, journal
+from nbhull.runtime.snapshots import chains, generations, journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ def take(
                 "auto": auto,
             }
         )
+        record = json.loads(engine.row(row["id"])["record"])
+        chains.keep_short(engine.store, taking.launcher, record, composition.keys(record))
     return taking.image, taking.road, taking.reason
 
 
