@@ -58,8 +58,11 @@ class Launcher:
         self.connections = Connections(self.poll, folder)
         self.limiter = Limiter(folder, store, self.poll, keep_spare=keep_spare)
         self.clients: dict[int, Socket] = {}
-        self.kept: set[str] = set()
-        """containers whose socket folder outlives them, since they are about to start again"""
+        self.asking = -1
+        """descriptor of the client whose request is being served"""
+        self.kept: dict[str, int] = {}
+        """containers whose socket folder outlives them, since a client, by its descriptor, is about to start them
+        again"""
         self.frozen: dict[int, tuple[str, Socket]] = {}
         """by descriptor: containers that stand still until the channel is closed"""
         self.waiting: dict[str, list[Socket]] = {}
@@ -172,6 +175,7 @@ class Launcher:
             elif fd in self.clients and not self.receive(self.clients[fd]):
                 self.poll.unregister(fd)
                 self.clients.pop(fd).close()
+                self.give_up(fd)
         return True
 
     def measure(self, name: str) -> None:
@@ -200,6 +204,13 @@ class Launcher:
         if verdict:
             self.limiter.write_events(name)
 
+    def give_up(self, client: int) -> None:
+        """A client has gone that was about to start containers again: nobody else will."""
+        for name in [name for name, fd in self.kept.items() if fd == client]:
+            del self.kept[name]
+            if name not in self.limiter.groups and os.path.isdir(f"{self.folder}/{name}"):
+                remove_tree(f"{self.folder}/{name}")
+
     def accept(self) -> None:
         """A process connects: only the user's own and root's may ask anything (unix(7), SO_PEERCRED)."""
         client = self.listener.accepted()
@@ -216,6 +227,7 @@ class Launcher:
         if received is None:
             return False
         request, descriptors = received
+        self.asking = client.fileno()
         channel = Socket(fileno=os.dup(descriptors[0]))
         try:
             handler = getattr(self, f"do_{request['op']}", self.hand_on)
@@ -311,6 +323,7 @@ class Launcher:
                 self.note_groups(group)
                 request["cgroups"] = [pass_on(fd) for fd in group.open_procs()]
             wire.send_request(self.holder, request, [*descriptors, *extra])
+            self.kept.pop(name, None)
         except BaseException:
             if request.get("spare"):
                 self.limiter.give_back(name)
@@ -356,12 +369,14 @@ class Launcher:
 
     def do_kill(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """End all processes of a container at once; with `keep`, its socket folder stays for the next start."""
-        (self.kept.add if request["keep"] else self.kept.discard)(request["container"])
+        self.kept.pop(request["container"], None)
+        if request["keep"]:
+            self.kept[request["container"]] = self.asking
         self.hand_on(request, descriptors)
 
     def do_discard(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """After a start that failed: take away what was made for it."""
-        self.kept.discard(request["container"])
+        self.kept.pop(request["container"], None)
         self.forget(request["container"])
         self.answer(descriptors, "discarded")
 

@@ -58,8 +58,10 @@ def keep_short(store: Store, launcher: Client | None, record: dict[str, Any], ke
 def drop_unneeded(store: Store, launcher: Client) -> None:
     """Delete merged folders whose layer no image and no container names any more."""
     there = {name for name in os.listdir(store.path(FOLDER)) if not name.endswith(".part")}
-    for row in store.query("select layers from images") if there else ():
-        there -= set(loads(row["layers"]))
+    # The newest first: mostly one chain has them all, and each row of a long one is long.
+    for image in store.query("select id from images order by created desc") if there else ():
+        for row in store.query("select layers from images where id = ?", image["id"]):
+            there -= set(loads(row["layers"]))
         if not there:
             return
     for row in store.query("select record from containers"):
