@@ -28,6 +28,7 @@ import memory
 import registries
 import report
 import seccomp
+import snapshots
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tools"))
@@ -57,7 +58,7 @@ def run_here(quick: bool) -> dict[str, Any]:
     """All benchmarks as this user."""
     results = []
     with surroundings():
-        every = (containers, kernels, memory, builds, seccomp, registries, bombs)
+        every = (containers, kernels, memory, builds, seccomp, registries, snapshots, bombs)
         for result in itertools.chain.from_iterable(module.benchmarks(quick) for module in every):
             data = result.to_dict()
             results.append(data)

@@ -18,6 +18,7 @@ from nbhull.runtime.launcher import flatten, init, listing, rootfs, wire
 from nbhull.runtime.launcher.census import Part
 from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.move import Move
+from nbhull.runtime.launcher.moving import Moving, await_idle, close_parts
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import mount as linux_mount
@@ -80,22 +81,6 @@ class Held:
         for fd in (self.pidfd, self.namespace):
             if fd >= 0:
                 os.close(fd)
-
-
-class Moving:
-    """A move under way."""
-
-    def __init__(
-        self, child: int, channel: Socket, client: Socket, held: Held, parts: list[Part], generation: str
-    ) -> None:
-        self.child = child
-        self.channel = channel
-        self.client = client
-        self.held = held
-        self.parts = parts
-        self.generation = generation
-        self.waiting: list[tuple[dict[str, Any], list[int]]] = []
-        """requests about the container that came meanwhile"""
 
 
 class Holder:
@@ -408,22 +393,6 @@ class Holder:
             in_child(channel, work)
         else:
             work()
-
-
-def await_idle(init: Socket) -> None:
-    """Wait until a container's init has done all that it was asked; a process that it just forked has been executed."""
-    ours, theirs = wire.pair()
-    with ours:
-        with theirs:
-            wire.send_request(init, {"op": "ping"}, [theirs.fileno()])
-        wire.receive_answer(ours)
-
-
-def close_parts(parts: list[Part]) -> None:
-    """Give up the descriptors of a container's parts; its mounts stay where they are mounted."""
-    for part in parts:
-        os.close(part.mount)
-        os.close(part.upper)
 
 
 def send_words(channel: Socket, words: list[str]) -> None:
