@@ -42,6 +42,39 @@ def import_file(engine: Engine, source: str, name: str, settings: dict[str, Any]
         return catalog.import_root(pieces_of(file), [name], settings)
 
 
+CHANGES = ("cmd", "entrypoint", "env", "expose", "label", "stopsignal", "user", "volume", "workdir")
+"""the instructions of a Containerfile that `commit` takes"""
+
+
+def commit(engine: Engine, ref: str, name: str, changes: Sequence[str] = ()) -> Image:
+    """An image of a container's files as they are now, its configuration changed by instructions of a Containerfile.
+
+    Raises NotFound, InvalidInput for another instruction, Conflict where there are changes for a container of the
+    image `host`, which has no configuration, or where the name is taken."""
+    if not changes:
+        return engine.snapshot(ref, name)
+    from nbhull.runtime.builder import instructions, syntax
+    from nbhull.runtime.builder.scope import GlobalScope, StageScope
+    from nbhull.runtime.builder.state import State
+
+    catalog = engine.catalog
+    text = "\n".join(["FROM scratch", *changes])
+    (stage,) = instructions.program(syntax.parse(text.encode(), "--change"), "--change").stages
+    for command in stage.commands:
+        if command.name not in CHANGES:
+            raise InvalidInput(f"{command.name.upper()} cannot be a change", f"use {', '.join(CHANGES).upper()}")
+    snapshot = engine.snapshot(ref)
+    catalog.store.query("delete from tags where image = ?", snapshot.id)
+    row = catalog.find(snapshot.id)
+    document = catalog.config(row).document
+    state = State(document.get("config") or {}, [], "")
+    scope = StageScope(GlobalScope({}, (), "\\", ""), state.env)
+    for command in stage.commands:
+        state.apply(command, scope)
+    document = {**document, "config": state.config, "rootfs": {"type": "layers", "diff_ids": []}}
+    return catalog.register(document, list(reversed(json.loads(row["layers"]))), [name], parent=snapshot.id)
+
+
 def export(engine: Engine, ref: str, output: str) -> int:
     """Write what a container sees as a tar, to a file or, with `-`, to standard output: its image and its changes, also
     of the image `host`; handed-in folders, /proc, /sys, /dev and /run empty. A container that does not run is started

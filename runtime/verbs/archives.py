@@ -53,6 +53,13 @@ def import_root(engine: Engine, values: dict[str, Any]) -> Result:
     return Names([exchange.import_file(engine, values["file"], values["name"]).name])
 
 
+def commit(engine: Engine, values: dict[str, Any]) -> Result:
+    """`commit`: gives back the image's name."""
+    from nbhull.runtime.images import exchange
+
+    return Names([exchange.commit(engine, values["container"], values["name"], values["change"]).name])
+
+
 def export(engine: Engine, values: dict[str, Any]) -> Result:
     """`export`: says what could not be read."""
     from nbhull.runtime.images import exchange

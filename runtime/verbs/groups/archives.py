@@ -74,6 +74,24 @@ VERBS: tuple[Verb, ...] = (
         examples=(("export -o box.tar mybox", "then: nbhull import box.tar name"),),
     ),
     Verb(
+        "commit",
+        "keep the files of a container as an image with another configuration",
+        IMPLEMENTED + "commit",
+        (
+            Argument(
+                "--change",
+                "instruction of a Containerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR",
+                short="-c",
+                metavar="INSTRUCTION",
+                many=True,
+            ),
+            CONTAINER,
+            Argument("NAME", "name of the image", required=True, parse=NAME),
+        ),
+        about="Without changes it is `snapshot`.",
+        examples=(("commit -c 'CMD [\"python3\"]' mybox myimage", "an image that runs Python"),),
+    ),
+    Verb(
         "bootstrap",
         "make an image of a minimal Debian or Ubuntu from its packages",
         IMPLEMENTED + "bootstrap",
