@@ -80,7 +80,8 @@ VERBS: tuple[Verb, ...] = (
         (
             Argument(
                 "--change",
-                "instruction of a Containerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR",
+                "instruction, as in a Containerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME,"
+                " WORKDIR",
                 short="-c",
                 metavar="INSTRUCTION",
                 many=True,
