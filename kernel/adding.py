@@ -12,7 +12,6 @@ import os
 from typing import Any
 
 from nbhull.kernel.command import CommandFinder
-from nbhull.runtime.builder import hostsettings
 from nbhull.runtime.builder.cache import Cache, key_of
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.errors import NotFound, ProcessFailed
@@ -94,14 +93,8 @@ def pip_mounts() -> tuple[Mount, ...]:
 
 def install(engine: Engine, container: str, ref: str, python: str) -> None:
     """Run pip in a container of the image. Raises ProcessFailed with its last words."""
-    settings = hostsettings.read()
-    folder = engine.container(container).socket_folder
-    for path, data in settings.files.items():
-        with open(path.replace(hostsettings.FOLDER, folder), "wb") as file:
-            file.write(data)
-    env = {name: value.replace(hostsettings.FOLDER, folder) for name, value in settings.env.items()}
     scratch = "/opt/nbhull/tmp"
-    env |= {"PYTHONPATH": PIP, "PYTHONDONTWRITEBYTECODE": "1", "HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8"}
+    env = {"PYTHONPATH": PIP, "PYTHONDONTWRITEBYTECODE": "1", "HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8"}
     pip = ("install", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action=ignore", "--quiet")
     script = f'mkdir -p {scratch} && "$@" ; status=$?; rm -rf {scratch}; exit $status'
     command = (python, "-m", "pip", *pip, "--only-binary=:all:", "--target", LIBRARY, REQUIREMENT)

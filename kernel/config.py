@@ -70,6 +70,8 @@ class KernelConfig:
     control: Control = "self"
     """what the kernel may ask of its own container: everything about itself, or nothing. `replay` is said
     of kernels alone that run cells again: what they ask is passed over"""
+    host_settings: bool = True
+    """hand in what the host has to reach the network: proxies, certificates, settings of pip, npm and apt"""
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     security_opt: tuple[tuple[str, Any], ...] = ()
@@ -328,6 +330,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "environment": parse_environment,
     "prefix": parse_path,
     "control": parse_control,
+    "host_settings": parse_flag,
     "cap_add": each(parse_capability),
     "cap_drop": each(parse_capability),
     "security_opt": each(parse_security_opt),

@@ -25,7 +25,6 @@ from nbhull.kernel.logged import LoggedProgress
 from nbhull.kernel.names import CONNECTION_FILE, CONTROL_SOCKET, CONTROL_VARIABLE, NOTICES_FILE, PENDING_FILE, REPLAY
 from nbhull.kernel.obituary import deliver, take_request
 from nbhull.runtime import ends
-from nbhull.runtime.builder import hostsettings
 from nbhull.runtime.engine import Engine, Process
 from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound, ProcessFailed
 from nbhull.runtime.model import HOST_IMAGE, Container, ContainerSpec, Image, Mount, ProcessSpec
@@ -126,6 +125,7 @@ class ContainedKernel:
             dns=config.dns,
             mounts=tuple(mounts),
             environment=config.prefix,
+            host_settings=config.host_settings,
             confinement=config.confinement,
             labels={"nbhull.kernel": config.kernel},
         )
@@ -203,7 +203,6 @@ class ContainedKernel:
             env={
                 **command.env,
                 **launch.env,
-                **self._hand_in_settings(),
                 # a kernel that has no parent to watch says so to the terminal; 1 is one that never ends
                 "JPY_PARENT_PID": "1",
                 CONTROL_VARIABLE: self._control_path() or self.config.control,
@@ -231,17 +230,6 @@ class ContainedKernel:
         """Who the kernel runs as: root of the container, who is the server's user outside, so that the notebook's
         folder and the sockets are its own, whatever user the image names; else whom the kernelspec says."""
         return None if self.config.confinement.user else "0"
-
-    def _hand_in_settings(self) -> dict[str, str]:
-        """In an image other than `host`, the host's way to the network: its certificates and pip's, npm's and apt's
-        settings, as files of the socket folder; the variables that name them."""
-        if self.config.image == HOST_IMAGE:
-            return {}
-        folder = self._running().socket_folder
-        settings = hostsettings.read()
-        for path, data in settings.files.items():
-            self._write(os.path.basename(path), data)
-        return {name: value.replace(hostsettings.FOLDER, folder) for name, value in settings.env.items()}
 
     def is_up(self) -> bool:
         """Whether the kernel listens. Raises HullError with its last words if it has ended."""

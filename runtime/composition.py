@@ -99,6 +99,22 @@ def make_network_files(folder: str, spec: ContainerSpec, record: ImageRecord, pl
     write_files(etc_folder(folder, record), {"hosts": hosts, "resolv.conf": resolver})
 
 
+def hand_settings(folder: str, spec: ContainerSpec, record: ImageRecord) -> dict[str, str]:
+    """The variables of the host's settings; their files, in a new folder, for images that have none of the host's."""
+    if not spec.host_settings:
+        return {}
+    if record["base"] != OWN_ROOT:
+        return hostimage.network_environment()
+    from nbhull.runtime import hostsettings
+
+    settings = hostsettings.read()
+    os.mkdir(folder, 0o755)
+    for path, content in settings.files.items():
+        with open(f"{folder}/{os.path.basename(path)}", "xb") as file:
+            file.write(content)
+    return settings.env
+
+
 def write_files(folder: str, files: dict[str, str]) -> None:
     """Write files that all may read."""
     for name, text in files.items():
@@ -174,6 +190,19 @@ def compose(
                 "source": source,
                 "owned": True,
                 "read_only": read_only,
+                "recursive": False,
+            }
+        )
+    if record["base"] == OWN_ROOT and spec.host_settings:
+        from nbhull.runtime.hostsettings import FOLDER
+
+        mounts.append(
+            {
+                "kind": "bind",
+                "at": FOLDER,
+                "source": f"containers/{identity}/host",
+                "owned": False,
+                "read_only": True,
                 "recursive": False,
             }
         )

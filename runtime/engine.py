@@ -227,6 +227,7 @@ class Engine:
             generations.make(folder, generations.FIRST, composition.keys(record))
             composition.make_mountpoints(f"{folder}/mountpoints", targets)
             composition.make_files(f"{folder}/files", record, hostname, identity)
+            record["host_env"] = composition.hand_settings(f"{folder}/host", spec, record)
             self.store.add_container(
                 {
                     "id": identity,
@@ -301,8 +302,11 @@ class Engine:
         made_from, record = spec_of(row), loads(row["record"])
         user = spec.user or made_from.confinement.user or defaults.user(record)
         account = self.account(row["id"], user, made_from.confinement)
-        own = {**limits.environment(made_from.limits), **defaults.environment(record, account)}
-        env = {**own, **made_from.env, **spec.env}
+        handed = record.get("host_env", {})
+        image = {**limits.environment(made_from.limits), **defaults.environment(record, account)}
+        # what a caller takes over from here as it is would name a file of this machine's
+        given = {name: text for name, text in spec.env.items() if name not in handed or text != os.environ.get(name)}
+        env = {**handed, **image, **made_from.env, **given}
         return client.spawn(
             launcher,
             list(stdio),

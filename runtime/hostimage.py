@@ -39,6 +39,15 @@ FOLDERS = {
     "var/log": 0o755,
     "var/tmp": 0o1777,
 }
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+CERTIFICATES = (
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -154,6 +163,16 @@ def refuse_too_much(path: str) -> None:
             f"the Python environment {path!r} holds the home folder, which would be handed in with it",
             "make a virtual environment in a folder of its own",
         )
+
+
+def network_environment() -> dict[str, str]:
+    """The variables by which the host's programs reach the network; of files, those that show through."""
+    found = {name: text for name, text in os.environ.items() if name.lower() in PROXIES and text}
+    for name in CERTIFICATES:
+        path = os.environ.get(name, "")
+        if path.startswith(("/etc/", "/usr/")):
+            found[name] = path
+    return found
 
 
 def process_environment(prefix: str) -> dict[str, str]:

@@ -106,6 +106,8 @@ class ContainerSpec(Record):
     """for the image `host`: the prefix of the Python environment that shows through, such as
     sys.prefix of the Jupyter server; None means the environment that nbhull itself runs in"""
     labels: dict[str, str] = EMPTY
+    host_settings: bool = True
+    """hand in what the host has to reach the network: proxies, certificates, settings of pip, npm and apt"""
     confinement: Confinement = Confinement()
     transient: bool = False
     """it is removed when its command ends, so its files need not outlive a crash of the machine, and are not

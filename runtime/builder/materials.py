@@ -143,11 +143,11 @@ class Materials:
 
     def pull(self, name: str) -> str:
         """Get an image from its registry; its id. Raises NotFound."""
-        pull = getattr(self.engine, "pull", None)
-        if pull is None:
+        from nbhull.runtime.images import reference
+
+        if "/" not in name or not reference.parse(name).registry:
             raise NotFound(f"there is no image {name!r}", "`nbhull images` lists those there are")
-        image: Image = pull(name)
-        return image.id
+        return self.engine.pull(name).id
 
     def from_path(self, path: str) -> State:
         """The state that an archive, a folder with an image, or a root file system is."""

@@ -7,7 +7,8 @@ import posixpath
 import select
 import signal
 
-from nbhull.runtime.builder import hostsettings, ignore
+from nbhull.runtime import hostsettings
+from nbhull.runtime.builder import ignore
 from nbhull.runtime.builder.build import Cancelled
 from nbhull.runtime.builder.copying import SELF, Item, Job
 from nbhull.runtime.builder.mounts import TMPFS, StepMount
@@ -63,7 +64,10 @@ class Running:
     def prepare(self, layers: list[str]) -> None:
         """Make the container and all that is mounted in it, and start it."""
         network: Network = "none" if self.run.network == "none" else "host"
-        spec = ContainerSpec(name=f"build-{self.id}", hostname="build", network=network, labels={LABEL: "1"})
+        name = f"build-{self.id}"
+        spec = ContainerSpec(
+            name=name, hostname="build", host_settings=False, network=network, labels={LABEL: "1"}
+        )
         wanted: list[tuple[str, StepMount | None, bytes]] = [("", mount, b"") for mount in self.run.mounts]
         wanted += [(path, None, content) for path, content in self.run.scripts]
         if self.build.options.host_settings:

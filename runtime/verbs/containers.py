@@ -132,6 +132,7 @@ def container_spec(values: dict[str, Any]) -> ContainerSpec:
         dns=values["dns"],
         hosts=values["add_host"],
         mounts=values["volume"],
+        host_settings=not values["no_host_settings"],
         confinement=confinement,
         transient=values["rm"],
     )

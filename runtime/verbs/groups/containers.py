@@ -47,6 +47,11 @@ VERBS: tuple[Verb, ...] = (
                 many=True,
             ),
             *LIMITS,
+            Argument(
+                "--no-host-settings",
+                "do not hand in the host's proxies and certificates, and settings of pip, npm and apt",
+                flag=True,
+            ),
             *CONFINEMENT,
             Argument(
                 "--publish",
