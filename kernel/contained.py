@@ -27,7 +27,7 @@ from nbhull.kernel.obituary import deliver, take_request
 from nbhull.runtime import ends
 from nbhull.runtime.engine import Engine, Process
 from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound, ProcessFailed
-from nbhull.runtime.model import HOST_IMAGE, Container, ContainerSpec, Image, Mount, ProcessSpec
+from nbhull.runtime.model import Container, ContainerSpec, Image, Mount, ProcessSpec
 from nbhull.runtime.verbs.results import short_id
 
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")

@@ -42,7 +42,7 @@ def test_context(name: str, base_engine: Engine, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(folder)
     build_context(base_engine, folder, f"made-{name}")
     image = base_engine.catalog.find(f"made-{name}")
-    box = Box(base_engine, ContainerSpec(image=f"made-{name}"))
+    box = Box(base_engine, ContainerSpec(image=f"made-{name}", host_settings=False))
     try:
         done = box.run("set -e\n" + (folder / "verify").read_text())
     finally:
