@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nbhull.runtime.builder.instructions import Stage
     from nbhull.runtime.builder.materials import Materials
     from nbhull.runtime.engine import Engine
-    from nbhull.runtime.model import Image
+    from nbhull.runtime.model import Image, Network
 
 NOTHING: dict[str, str] = {}
 """a default that nobody changes"""
@@ -51,7 +51,7 @@ class Options(Record):
     """images whose layers count as steps done"""
     pull: bool = False
     """look for newer base images even where there are some"""
-    network: str = "host"
+    network: Network = "host"
     """of RUN steps"""
     host_settings: bool = True
     """hand RUN steps the host's proxies and certificates"""

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from nbhull.runtime.builder.progress import Step
     from nbhull.runtime.builder.stage import RunStep, StageBuild
     from nbhull.runtime.launcher.client import Process
-    from nbhull.runtime.model import Network
 
 LABEL = "nbhull.build"
 """of containers that a build makes for a step"""
@@ -63,10 +62,9 @@ class Running:
 
     def prepare(self, layers: list[str]) -> None:
         """Make the container and all that is mounted in it, and start it."""
-        network: Network = "none" if self.run.network == "none" else "host"
         name = f"build-{self.id}"
         spec = ContainerSpec(
-            name=name, hostname="build", host_settings=False, network=network, labels={LABEL: "1"}
+            name=name, hostname="build", host_settings=False, network=self.run.network, labels={LABEL: "1"}
         )
         wanted: list[tuple[str, StepMount | None, bytes]] = [("", mount, b"") for mount in self.run.mounts]
         wanted += [(path, None, content) for path, content in self.run.scripts]

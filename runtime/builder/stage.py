@@ -14,7 +14,7 @@ from nbhull.runtime.builder.instructions import Command, command
 from nbhull.runtime.builder.mounts import BIND, CACHE, SECRET, TMPFS, StepMount, parse_mount
 from nbhull.runtime.builder.scope import StageScope
 from nbhull.runtime.builder.state import PATH
-from nbhull.runtime.errors import HullError, InvalidInput
+from nbhull.runtime.errors import Denied, HullError, InvalidInput
 from nbhull.runtime.record import Record
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nbhull.runtime.builder.instructions import Stage
     from nbhull.runtime.builder.progress import Step
     from nbhull.runtime.builder.state import State
+    from nbhull.runtime.model import Network
 
 PIPES = "/dev/pipes"
 """where the script of a heredoc that begins with `#!` is found"""
@@ -40,7 +41,7 @@ class RunStep(Record):
     env: dict[str, str]
     folder: str
     user: str
-    network: str
+    network: Network
     mounts: tuple[StepMount, ...]
     scripts: tuple[tuple[str, bytes], ...] = ()
     """path and content of files for this step alone"""
@@ -276,9 +277,12 @@ class StageBuild:
             raise InvalidInput(f"--security={one.flags['security']} is not given to builds", "leave it out")
         if one.flags["device"]:
             raise InvalidInput("--device is not given to builds", "leave it out")
-        network = one.flags["network"] or "default"
-        if network not in NETWORKS:
-            raise InvalidInput(f"there is no network {network!r} for RUN", f"one of: {', '.join(NETWORKS)}")
+        name = one.flags["network"] or "default"
+        if name not in NETWORKS:
+            raise InvalidInput(f"there is no network {name!r} for RUN", f"one of: {', '.join(NETWORKS)}")
+        if name == "host" and build.options.network != "host":
+            raise Denied("RUN --network=host asks for the host's network", "build with --network host to give it")
+        network: Network = "none" if name == "none" else "host" if name == "host" else build.options.network
         argv, scripts = self.run_argv(one)
         mounts = tuple(parse_mount(text, self.state.folder, self.scope.expand) for text in one.flags["mount"])
         run = RunStep(
@@ -286,7 +290,7 @@ class StageBuild:
             self.scope.variables(),
             self.state.folder,
             self.state.user,
-            build.options.network if network == "default" else network,
+            network,
             mounts,
             scripts,
         )

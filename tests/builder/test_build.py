@@ -24,7 +24,7 @@ from nbhull.runtime.builder.build import Result
 from nbhull.runtime.builder.context import find_file, open_context
 from nbhull.runtime.builder.mounts import Secret
 from nbhull.runtime.engine import Engine
-from nbhull.runtime.errors import HullError, InvalidInput, NotFound, ProcessFailed
+from nbhull.runtime.errors import Denied, HullError, InvalidInput, NotFound, ProcessFailed
 from nbhull.runtime.model import ContainerSpec
 from support.boxes import Box
 
@@ -241,6 +241,13 @@ def test_a_failure_ends_the_other_stages(build: BuildIt, base_engine: Engine) ->
     with pytest.raises(ProcessFailed, match="ended with status 5"):
         build(text)
     assert leftovers(base_engine) == []
+
+
+def test_a_containerfile_cannot_widen_its_network(build: BuildIt) -> None:
+    for network in ("none", "nat"):
+        with pytest.raises(Denied, match="Containerfile:2: "):
+            build("FROM base\nRUN --network=host true\n", network=network)
+    build('FROM base\nRUN test "$(ls /sys/class/net)" = lo\n', network="none")
 
 
 def test_unused_build_arguments_are_warned_of(build: BuildIt) -> None:
