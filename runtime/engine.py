@@ -200,13 +200,9 @@ class Engine:
         return self.create_from(spec, *self.image_record(spec.image, spec.environment))
 
     def create_from(
-        self,
-        spec: ContainerSpec,
-        record: composition.ImageRecord,
-        layers: list[str],
-        snapshot: str | None,
+        self, spec: ContainerSpec, record: composition.ImageRecord, layers: list[str], snapshot: str | None,
         identity: str | None = None,
-    ) -> Container:
+    ) -> Container:  # fmt: skip
         """The same of what an image is made of (`image_record`). `identity`: an id whose folder is there already."""
         exists = identity is not None
         identity = identity or os.urandom(6).hex()

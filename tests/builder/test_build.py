@@ -158,9 +158,6 @@ def test_the_same_content_gives_the_same_digest_anywhere(build: BuildIt, base_en
     assert look(base_engine, built.image.id, "stat -c %Y /x/y/data /x /w | sort -u") == "1600000000"
 
 
-# What is refused
-
-
 WRONG = {
     "FROM nowhere.invalid/none:1\n": (HullError, "Containerfile:1: "),
     "FROM base\nRUN echo fine; exit 7\n": (ProcessFailed, "Containerfile:2: RUN echo fine; exit 7 ended with status 7"),
@@ -253,9 +250,6 @@ def test_a_containerfile_cannot_widen_its_network(build: BuildIt) -> None:
 def test_unused_build_arguments_are_warned_of(build: BuildIt) -> None:
     result = build("FROM base\nARG a\n", arguments={"a": "1", "b": "2", "HTTPS_PROXY": "http://p:1"})
     assert result.warnings == ("no ARG takes the build argument b",)
-
-
-# What stays outside
 
 
 def test_sources_stay_within_the_context(build: BuildIt, base_engine: Engine, tmp_path: Path) -> None:
@@ -427,9 +421,6 @@ def test_add_downloads(
     with pytest.raises(NotFound, match=r"Containerfile:2: .* answered 404"):
         build(f"FROM base\nADD {address}/none /z\n")
     assert leftovers(base_engine) == []
-
-
-# FROM
 
 
 def test_from_a_folder_and_an_archive(build: BuildIt, base_engine: Engine, tmp_path: Path, busybox_tar: bytes) -> None:
