@@ -74,6 +74,7 @@ def test_values_are_whole_without_any_option() -> None:
         **{f"device_{way}_{unit}": () for way in ("read", "write") for unit in ("bps", "iops")},
         "storage_opt": (),
         "network": None,
+        "no_host_settings": False,
         **dict.fromkeys(("cap_add", "cap_drop", "security_opt", "tmpfs", "device", "group_add", "ulimit"), ()),
         "read_only": False,
         "privileged": False,
