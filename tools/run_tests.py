@@ -32,7 +32,7 @@ USERS_LOG, USERS_OUTCOMES = REPORTS / "users.log", REPORTS / "users.json"
 FOR_USERS = "--only-users"
 """first argument of that process"""
 
-LONGEST_RUN = 840
+LONGEST_RUN = 900
 """seconds that one of the runs may take; far above what it needs"""
 
 PACKAGES = {

@@ -24,6 +24,9 @@ class Lab:
         self.page = page
         self.server = server
         page.set_default_timeout(PATIENCE)
+        # JupyterLab gives its stylesheet a few seconds, which a busy machine does not always have.
+        theme = page.locator(".jp-Dialog", has_text="Error Loading Theme")
+        page.add_locator_handler(theme, lambda dialog: dialog.get_by_role("button").last.click())
         page.goto(f"http://127.0.0.1:{server.port}/lab/workspaces/{workspace}?reset&token={TOKEN}")
         page.locator(".jp-LauncherCard").first.wait_for()
 
