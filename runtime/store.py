@@ -213,7 +213,7 @@ class Store:
             repository = repository.rpartition(":")[0] if ":" in repository.rpartition("/")[2] else repository
             chosen = "select image from digests where repository = ? and digest = ?"
             rows = self.query(f"{IMAGES} from images where id in ({chosen})", repository, digest)
-        if not rows and ref:  # a name that other tools have written out, as docker.io/library/NAME or localhost/NAME
+        if not rows and ref:  # a name that other tools have written out, with their own registry before it
             ending = f"/{ref}" if ":" in ref.rpartition("/")[2] else f"/{ref}:latest"
             chosen = "select image from tags where substr(name, -length(?)) = ?"
             rows = self.query(f"{IMAGES} from images where id in ({chosen})", ending, ending)

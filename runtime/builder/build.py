@@ -47,12 +47,10 @@ class Options(Record):
     secrets: tuple[Secret, ...] = ()
     cached: bool = True
     """whether steps done before count"""
-    cache_from: tuple[str, ...] = ()
-    """images whose layers count as steps done"""
     pull: bool = False
     """look for newer base images even where there are some"""
-    network: Network = "host"
-    """of RUN steps"""
+    network: Network | None = None
+    """of RUN steps; None is the default of every container"""
     host_settings: bool = True
     """hand RUN steps the host's proxies and certificates"""
     progress: str = "auto"

@@ -41,7 +41,7 @@ class RunStep(Record):
     env: dict[str, str]
     folder: str
     user: str
-    network: Network
+    network: Network | None
     mounts: tuple[StepMount, ...]
     scripts: tuple[tuple[str, bytes], ...] = ()
     """path and content of files for this step alone"""
@@ -282,7 +282,7 @@ class StageBuild:
             raise InvalidInput(f"there is no network {name!r} for RUN", f"one of: {', '.join(NETWORKS)}")
         if name == "host" and build.options.network != "host":
             raise Denied("RUN --network=host asks for the host's network", "build with --network host to give it")
-        network: Network = "none" if name == "none" else "host" if name == "host" else build.options.network
+        network: Network | None = "none" if name == "none" else "host" if name == "host" else build.options.network
         argv, scripts = self.run_argv(one)
         mounts = tuple(parse_mount(text, self.state.folder, self.scope.expand) for text in one.flags["mount"])
         run = RunStep(

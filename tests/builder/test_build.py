@@ -241,7 +241,7 @@ def test_a_failure_ends_the_other_stages(build: BuildIt, base_engine: Engine) ->
 
 
 def test_a_containerfile_cannot_widen_its_network(build: BuildIt) -> None:
-    for network in ("none", "nat"):
+    for network in (None, "none", "nat"):
         with pytest.raises(Denied, match="Containerfile:2: "):
             build("FROM base\nRUN --network=host true\n", network=network)
     build('FROM base\nRUN test "$(ls /sys/class/net)" = lo\n', network="none")

@@ -35,10 +35,9 @@ VERBS: tuple[Verb, ...] = (
             ),
             Argument("--label", "label of the image", metavar="NAME=VALUE", parse=VALUES + "parse_env", many=True),
             Argument("--no-cache", "do every step anew", flag=True),
-            Argument("--cache-from", "image whose layers count as steps done", metavar="IMAGE", many=True),
             Argument("--pull", "look for newer base images even where there are some", flag=True),
             Argument(
-                "--network", "network of RUN steps (host)", metavar="host|nat|none", parse=VALUES + "parse_network"
+                "--network", "network of RUN steps, as for `run`", metavar="host|nat|none", parse=VALUES + "parse_network"
             ),
             Argument("--no-host-settings", "do not hand RUN steps the host's proxies and certificates", flag=True),
             Argument(
