@@ -37,7 +37,10 @@ VERBS: tuple[Verb, ...] = (
             Argument("--no-cache", "do every step anew", flag=True),
             Argument("--pull", "look for newer base images even where there are some", flag=True),
             Argument(
-                "--network", "network of RUN steps, as for `run`", metavar="host|nat|none", parse=VALUES + "parse_network"
+                "--network",
+                "network of RUN steps, as for `run`",
+                metavar="host|nat|none",
+                parse=VALUES + "parse_network",
             ),
             Argument("--no-host-settings", "do not hand RUN steps the host's proxies and certificates", flag=True),
             Argument(
