@@ -7,6 +7,7 @@ import stat
 
 from nbhull.runtime.files import remove_tree
 from nbhull.runtime.launcher.copying import copy_attributes
+from nbhull.runtime.snapshots.chains import UNDER
 
 OPAQUE = "user.overlay.opaque"
 
@@ -26,6 +27,7 @@ def flatten(folders: list[str], target: str, keys: list[str]) -> None:
             for folder in reversed(folders):
                 if os.path.isdir(f"{folder}/{key}"):
                     merge(f"{folder}/{key}", f"{part}/{key}")
+            back_whiteouts(f"{part}/{key}", f"{part}/{UNDER}/{key}")
         os.rename(part, target)
     except BaseException:
         remove_tree(part)
@@ -55,6 +57,29 @@ def merge(layer: str, target: str) -> None:
                 pending.append((entry.path, new))
     for here, there in reversed(done):
         copy_folder(here, there)
+
+
+def back_whiteouts(root: str, under: str) -> None:
+    """See to it that no whiteout of a merged folder is listed: make `under`, or delete those that hide nothing."""
+    pending = [("", False)]
+    while pending:
+        path, alone = pending.pop()
+        here = f"{root}{path}"
+        alone = alone or is_opaque(here)
+        with os.scandir(here) as entries:
+            for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((f"{path}/{entry.name}", alone))
+                elif is_whiteout(entry.stat(follow_symlinks=False)):
+                    if alone:
+                        os.unlink(entry.path)
+                    else:
+                        os.makedirs(f"{under}{path}", 0o755, exist_ok=True)
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether a file stands for one that was deleted: a character device 0:0."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def copy_folder(source: str, target: str) -> None:

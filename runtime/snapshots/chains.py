@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from nbhull.runtime.store import Store
 
 FOLDER = "flat"
+UNDER = "under"
+"""in a merged folder, to be mounted right below it: the folders, empty, in which it has whiteouts. overlayfs looks for
+whiteouts only in folders that several layers have, and would else list them as files"""
 LENGTH = 24
 """layers above the last merged folder, after which the next one is made"""
 LONGEST = 200
@@ -32,7 +35,9 @@ def folders(store: Store, layers: list[str], foundation: list[str]) -> list[str]
     for index, layer in enumerate(own):
         if os.path.isdir(store.path(FOLDER, layer)):
             above, below = ([f"layers/{one}" for one in part] for part in (own[:index], foundation))
-            return [*above, f"{FOLDER}/{layer}", *below]
+            merged = f"{FOLDER}/{layer}"
+            under = [f"{merged}/{UNDER}"] if os.path.isdir(store.path(merged, UNDER)) else []
+            return [*above, merged, *under, *below]
     return [f"layers/{layer}" for layer in layers]
 
 
