@@ -19,6 +19,8 @@ import zmq
 
 RECONNECT_TIMEOUT = 5.0
 """seconds; libzmq's clients come back within 0.2. Those that have gone meanwhile are given up"""
+ANSWERERS_TIMEOUT = 1.0
+"""seconds for those who can be asked for input: they come back by themselves like the others"""
 RETRY_INTERVAL = 0.005
 
 
@@ -33,6 +35,8 @@ class Handover:
         """the snapshot's name; empty for the image"""
         self.execution_count = int(pending["execution_count"])
         self.subscribers = int(pending["subscribers"])
+        self.answerers = int(pending.get("answerers", 0))
+        """clients that can be asked for input"""
         self.queue = [text_to_frames(texts) for texts in pending["queue"]]
 
     def finish_request(self, session: Any, shell: zmq.Socket[Any], iopub: Any) -> None:
@@ -61,6 +65,15 @@ class Handover:
     def publish_idle(self, session: Any, iopub: Any) -> None:
         """Tell that the request has ended."""
         session.send(iopub, "status", {"execution_state": "idle"}, parent=self.parent, ident=b"status")
+
+
+def await_peers(path: str, count: int) -> None:
+    """Wait until so many peers are connected to the socket that this process listens on at `path`, or are given up.
+
+    libzmq drops what is for a peer that is not back yet, and a question would never be answered."""
+    deadline = time.monotonic() + ANSWERERS_TIMEOUT
+    while connected_peers(path) < count and time.monotonic() < deadline:
+        time.sleep(RETRY_INTERVAL)
 
 
 def await_subscribers(publisher: zmq.Socket[Any], count: int) -> None:

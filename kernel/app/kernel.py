@@ -175,6 +175,7 @@ class HullKernel(IPythonKernel):
             "execution_count": self.execution_count,
             "queue": [frames_to_text(frames) for frames in queue],
             "subscribers": connected_peers(f"{app.ip}-{app.iopub_port}"),
+            "answerers": connected_peers(f"{app.ip}-{app.stdin_port}"),
         }
 
     def _reads_in_thread(self) -> bool:
