@@ -262,7 +262,10 @@ def test_a_repository(base_engine: Engine, busybox_tar: bytes, index: Path, tmp_
     )
 
     def run(*options: str) -> str:
-        _, values = parse(["build", "--progress", "plain", "-t", "env", *options, str(context)])
+        _, values = parse(
+            # The index is this machine's own, on its loopback.
+            ["build", "--progress", "plain", "--network", "host", "-t", "env", *options, str(context)]
+        )
         build(base_engine, values)
         row, _, _ = base_engine.catalog.completed(base_engine.catalog.find("env"))
         return str(row["config"])

@@ -67,6 +67,8 @@ async def test_interrupt_and_restart(server: Server, folder: Path) -> None:
     await page.until(lambda m: m["content"].get("execution_state") == "idle")
     await page.execute("open('/root/kept', 'w').write('kept'); import sys; sys.stdout.flush()")
     assert (await server.ask("POST", f"kernels/{kernel}/restart", {})).code == 200
+    await page.close()  # as JupyterLab does
+    page = await server.open_page(kernel)
     assert await page.execute(NAMESPACE) == before
     assert await page.execute("print(open('/root/kept').read())") == "kept\n"
     await page.close()
