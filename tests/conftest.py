@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from nbhull.runtime.engine import Engine
+from nbhull.runtime.model import ContainerSpec
 from support.abilities import ABILITIES, RUNS, current_run, runs_able, why_missing
+from support.boxes import Box
 from support.leaks import Findings, left_behind, mark_session, traces
 from support.stores import delete_tree
 
@@ -133,6 +135,24 @@ def shared_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield engine
         remove_containers(engine)
     delete_tree(home)
+
+
+@pytest.fixture
+def make_box(shared_engine: Engine) -> Iterator[Callable[..., Box]]:
+    """Makes containers, which are removed after the test."""
+    made: list[Box] = []
+
+    def make(**fields: object) -> Box:
+        box = Box(shared_engine, ContainerSpec(**fields))  # type: ignore[arg-type]
+        made.append(box)
+        return box
+
+    yield make
+    # a test may have removed some itself
+    there = {container.id for container in shared_engine.containers()}
+    for box in made:
+        if box.id in there:
+            shared_engine.remove(box.id, force=True)
 
 
 @pytest.fixture

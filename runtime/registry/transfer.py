@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from sqlite3 import Row
 from threading import Event
 from typing import Protocol, TypeVar
@@ -15,7 +16,9 @@ from nbhull.runtime.errors import HullError, InvalidInput
 from nbhull.runtime.images import reference as references
 from nbhull.runtime.images.catalog import Catalog
 from nbhull.runtime.images.documents import (
+    LAYERS,
     OCI_CONFIG,
+    OCI_LAYER,
     OCI_MANIFEST,
     Descriptor,
     Index,
@@ -24,7 +27,7 @@ from nbhull.runtime.images.documents import (
     parse_config,
     parse_manifest,
 )
-from nbhull.runtime.images.layers import Layer
+from nbhull.runtime.images.layers import SUFFIX, Layer
 from nbhull.runtime.images.reference import Reference
 from nbhull.runtime.model import Image
 from nbhull.runtime.registry.client import Repository
@@ -195,11 +198,6 @@ def manifest_of(catalog: Catalog, row: Row, layers: list[Layer]) -> tuple[bytes,
 
 def renamed(layer: Layer) -> Layer:
     """A layer of Docker's media type under the image specification's."""
-    from dataclasses import replace
-
-    from nbhull.runtime.images.documents import LAYERS, OCI_LAYER
-    from nbhull.runtime.images.layers import SUFFIX
-
     return replace(layer, media_type=OCI_LAYER + SUFFIX[LAYERS[layer.descriptor.media_type]])
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.images.catalog import Catalog
-from nbhull.runtime.model import ContainerSpec
-from support.boxes import Box
 from support.tars import pieces, small_root
 
 
@@ -26,23 +24,6 @@ def small(catalog: Catalog) -> str:
     settings = {"Env": ["GREETING=hello", "PATH=/bin:/usr/bin"], "Cmd": ["sh", "-c", "echo $GREETING"]}
     catalog.import_root(pieces(gzip.compress(small_root(), 1)), ["small"], settings)
     return "small"
-
-
-@pytest.fixture
-def make_box(shared_engine: Engine) -> Iterator[Callable[..., Box]]:
-    """Makes containers, which are removed after the test."""
-    made: list[Box] = []
-
-    def make(**fields: object) -> Box:
-        box = Box(shared_engine, ContainerSpec(**fields))  # type: ignore[arg-type]
-        made.append(box)
-        return box
-
-    yield make
-    there = {container.id for container in shared_engine.containers()}
-    for box in made:
-        if box.id in there:
-            shared_engine.remove(box.id, force=True)
 
 
 @pytest.fixture

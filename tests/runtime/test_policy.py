@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +54,6 @@ def write_own(tmp_path: Path) -> Write:
         return path
 
     return write_it
-
-
-@pytest.fixture
-def make_box(shared_engine: Engine) -> Iterator[Callable[..., Box]]:
-    made: list[str] = []
-
-    def make(**fields: Any) -> Box:
-        box = Box(shared_engine, ContainerSpec(**fields))
-        made.append(box.id)
-        return box
-
-    yield make
-    for identity in made:
-        shared_engine.remove(identity, force=True)
 
 
 def refused(engine: Engine, rule: str, **fields: Any) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import threading
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -66,12 +64,6 @@ class Registry:
         """End it."""
         self.process.terminate()
         self.process.wait(30)
-
-    def ask(self, path: str, method: str = "GET") -> tuple[int, bytes]:
-        """A request past nbhull; for one without TLS."""
-        request = urllib.request.Request(f"http://{self.host}{path}", method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
-            return response.status, response.read()
 
 
 def make_certificates(folder: Path) -> None:
@@ -199,8 +191,3 @@ def copy_image(source: str, target: str, *options: str) -> None:
 def without_proxies() -> dict[str, str]:
     """The environment, for tools that talk to loopback."""
     return {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-
-
-def has(program: str) -> bool:
-    """Whether a program is installed."""
-    return shutil.which(program) is not None
