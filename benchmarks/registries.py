@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness import Measurement, Result, measure
-from peers import Peer, direct, docker, podman
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
+from support.peers import Peer, direct, docker, podman  # noqa: E402
 from support.registry import Registry  # noqa: E402
 
 NBHULL = Path(sys.executable).with_name("nbhull")

@@ -6,15 +6,19 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import peers
 from harness import Measurement, Result, measure
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.model import ContainerSpec, ProcessSpec
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+
+from support import peers
 
 MB = "dd if=/dev/urandom of=/root/file bs=1048576 count={} 2>/dev/null"
 CHANGES = {

@@ -342,7 +342,10 @@ class Unpacker:
         """Turn the name of something deleted into overlayfs's form: a 0:0 character device, or an opaque folder.
 
         It concerns the layers below alone, so what this layer itself has in that place stays."""
-        folder = self.enter(above)
+        try:
+            folder = self.enter(above)
+        except NotADirectoryError:
+            return  # this layer has put a file in the folder's place, which hides all of it (umoci writes such layers)
         if name == OPAQUE:
             if above:
                 here, _, last = above.rpartition(b"/")

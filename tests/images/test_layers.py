@@ -137,6 +137,16 @@ def test_a_whiteout_leaves_what_its_own_layer_has(
     assert box.out("ls /d; cat /f; echo; ls /g").split() == ["new", "new", "implied"]
 
 
+@pytest.mark.parametrize("first", ["whiteout", "content"])
+def test_a_whiteout_below_a_file_of_its_own_layer_deletes_nothing(
+    catalog: Catalog, small: str, layer_of: Make, make_box: Callable[..., Box], first: str
+) -> None:
+    below = layer_of(archive(folder("d"), file("d/old")))
+    order = 1 if first == "content" else -1
+    above = layer_of(archive(*[file("d", b"a file"), file("d/.wh.old", b"")][::order]))
+    assert make_box(image=image(catalog, below, above)).out("cat /d") == "a file"
+
+
 def test_later_entries_replace_earlier_ones(
     catalog: Catalog, small: str, layer_of: Make, make_box: Callable[..., Box]
 ) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PATIENCE = 60.0
-"""seconds for dockerd to come up"""
+"""seconds for dockerd to come up, and to end"""
 
 
 class Peer:
@@ -39,17 +39,18 @@ def direct() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def docker() -> Iterator[Peer]:
-    """A Docker engine on a socket of its own, root's only. Raises TimeoutError if it does not come up."""
-    with tempfile.TemporaryDirectory(prefix="bench-docker-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+def docker(*options: str) -> Iterator[Peer]:
+    """A Docker engine on a socket of its own, root's only, which ends with this process however that ends.
+    `options`: more of dockerd's. Raises TimeoutError if it does not come up."""
+    with storage("docker") as folder:
         socket = folder / "docker.sock"
-        options = [
+        words = [
             f"--host=unix://{socket}", f"--data-root={folder / 'data'}", f"--exec-root={folder / 'exec'}",
-            f"--pidfile={folder / 'pid'}", "--iptables=false", "--ip6tables=false", "--bridge=none",
+            f"--pidfile={folder / 'pid'}", "--iptables=false", "--ip6tables=false", "--bridge=none", *options,
         ]  # fmt: skip
         with open(folder / "log", "w") as log:
-            daemon = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log, env=direct())
+            bound = ["setpriv", "--pdeathsig", "TERM", "dockerd"]
+            daemon = subprocess.Popen([*bound, *words], stdout=log, stderr=log, env=direct())
         try:
             peer = Peer("docker", "--host", f"unix://{socket}")
             deadline = time.monotonic() + PATIENCE
@@ -60,21 +61,39 @@ def docker() -> Iterator[Peer]:
             yield peer
         finally:
             daemon.terminate()
-            daemon.wait(PATIENCE)
+            try:
+                daemon.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
 
 
 @contextlib.contextmanager
-def podman() -> Iterator[Peer]:
-    """Podman with a storage of its own; the options that it needs on machines with cgroup v1."""
-    with tempfile.TemporaryDirectory(prefix="bench-podman-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+def podman(*options: str) -> Iterator[Peer]:
+    """Podman with a storage of its own; the options that it needs on machines with cgroup v1, and `options`."""
+    with storage("podman") as folder:
         peer = Peer(
             "podman", "--root", folder / "root", "--runroot", folder / "run", "--tmpdir", folder / "tmp",
-            "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--log-level", "error",
+            "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--log-level", "error", *options,
         )  # fmt: skip
         try:
             yield peer
         finally:
-            subprocess.run([*peer.command, "system", "reset", "--force"], check=False, capture_output=True)
-            subprocess.run(["podman", "unshare", "rm", "-rf", folder / "root"], check=False, capture_output=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            peer.run("system", "reset", "--force")
+
+
+@contextlib.contextmanager
+def storage(name: str) -> Iterator[Path]:
+    """A folder for what an engine keeps, which is gone afterwards with whatever is still mounted in it. Its path is
+    short, since sockets lie in it."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{name[0]}-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        mounted = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for mount in reversed([place for place in mounted if place.startswith(f"{folder}/")]):
+            subprocess.run(["umount", "--lazy", mount], check=True)
+        if os.getuid() == 0:
+            shutil.rmtree(folder)
+        else:  # files of subordinate ids
+            subprocess.run(["unshare", "--map-auto", "--map-root-user", "rm", "-rf", folder], check=True)
