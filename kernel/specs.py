@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 from jupyter_client.kernelspec import KernelSpecManager
 
+import nbhull
 from nbhull.kernel.command import parse_kernelspec
 from nbhull.kernel.config import from_kernelspec
 from nbhull.runtime.errors import Conflict, InvalidInput, NotFound
@@ -74,6 +76,7 @@ def install(
     }
     config = {key: value for key, value in config.items() if value is not None}
     from_kernelspec(config)  # what could not be started is not installed
+    compile_package()
     spec = {
         # only the provisioner knows the command; a Jupyter without it must not start a bare kernel
         "argv": [PROVISIONER, "{connection_file}"],
@@ -101,6 +104,17 @@ def install(
                 "add --user, or --prefix with a folder of yours",
             ) from error
     return installed
+
+
+def compile_package() -> None:
+    """Keep nbhull's modules compiled, where the folder is ours to write.
+
+    Kernels import them from a read-only mount: what an installer left uncompiled (a checkout's modules, which nothing
+    but a kernel imports) would be compiled at each start.
+    """
+    for package in sorted(Path(nbhull.__file__).parent.iterdir()):
+        if package.is_dir():
+            compileall.compile_dir(package, quiet=2)
 
 
 def installed() -> list[InstalledSpec]:

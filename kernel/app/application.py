@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from ipykernel.iostream import IOPubThread
@@ -15,7 +15,7 @@ from ipykernel.kernelapp import IPKernelApp
 from tornado.ioloop import IOLoop
 from traitlets import Type
 
-from nbhull.kernel.app import inspection
+from nbhull.kernel.app import debugging, inspection
 from nbhull.kernel.app.checkpoint import Woken
 from nbhull.kernel.app.executing import Executing
 from nbhull.kernel.app.handover import Handover, await_peers, await_subscribers
@@ -24,6 +24,9 @@ from nbhull.kernel.app.notices import LimitNotices, show_once
 from nbhull.kernel.app.recording import Recorder
 from nbhull.kernel.app.revival import revive
 from nbhull.kernel.names import EXECUTING_FILE, HISTORY_FILE, NOTICES_FILE, PENDING_FILE, RECORD_FILE
+
+if TYPE_CHECKING:
+    import sqlite3
 
 EXTENSION = "nbhull.magics"
 
@@ -76,7 +79,10 @@ class HullKernelApp(IPKernelApp):
         if "hist_file" not in self.config.HistoryManager:
             # Beside the container's files: a database that is always open would have every snapshot copy them all.
             self.config.HistoryManager.hist_file = self.beside_connection_file(HISTORY_FILE)
+            self.config.HistoryManager.connection_options = {"check_same_thread": False, "factory": connect_unsynced}
+        debugging.defer()
         super().init_kernel()
+        debugging.settle()
         if isinstance(self.kernel, HullKernel):
             self.kernel.executing = Executing(self.beside_connection_file(EXECUTING_FILE))
             if self.handover is not None:
@@ -129,6 +135,16 @@ class HullKernelApp(IPKernelApp):
     def beside_connection_file(self, name: str) -> str:
         """Path of another file in the socket folder."""
         return os.path.join(os.path.dirname(self.abs_connection_file), name)
+
+
+def connect_unsynced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+    """A connection that does not wait for the disk: a history that goes with its container need not outlive a power
+    failure, and making the file would wait sixteen times."""
+    import sqlite3  # by now IPython has found that this Python has it
+
+    connection = sqlite3.Connection(*args, **kwargs)
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
 
 
 def take_file(path: str) -> Any:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from typing import Any
 
@@ -132,8 +131,6 @@ class HullKernel(IPythonKernel):
             return await super().do_execute(code, silent, *args, **kwargs)  # type: ignore[no-any-return]
         finally:
             if recorder is not None:
-                sys.stdout.flush()
-                sys.stderr.flush()
                 recorder.end(code)
 
     def _publish_status(self, status: str, *args: Any, **kwargs: Any) -> None:

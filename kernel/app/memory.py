@@ -41,17 +41,22 @@ class Memory:
         wish, self.wish = self.wish, None
         if wish is None:
             return
+        self.finish_record()
         if status != "ok":
             print("nbhull: no snapshot was taken, because the cell failed", file=sys.stderr)
             return
         params, show = wish
         show(self.take(params))
 
+    def finish_record(self) -> None:
+        """Have the cell written down: what is said from here on is not its own."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.kernel.recorder.finish()
+
     def take(self, params: dict[str, Any]) -> Any:
         """Keep the memory and the files as one moment: the answer to the request."""
         kernel = self.kernel
-        sys.stdout.flush()
-        sys.stderr.flush()
         files = inspection.inspect(kernel, self.baseline)
         with (
             checkpoint.closed_history(kernel.shell.history_manager),
@@ -73,6 +78,7 @@ class Memory:
     def look_after(self) -> None:
         """Tell of memory that was lost since the last look."""
         for pid in checkpoint.reap(self.held):
+            self.finish_record()
             print(
                 f"nbhull: the memory of the snapshot {self.held.pop(pid)} is lost, most likely because the "
                 "container ran out of memory; its files are kept",

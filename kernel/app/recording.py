@@ -26,6 +26,8 @@ class Recorder:
     def __init__(self, session: Any, path: str) -> None:
         self.path = path
         self.collector: Collector | None = None
+        self.ended: str | None = None
+        """the code of a cell that has ended, and part of whose output may not have been published"""
         self.has_failed = False
         self.publish = session.send
         session.send = self.send
@@ -38,18 +40,26 @@ class Recorder:
             said = message["content"] if isinstance(message, dict) else content
             if kind in KEPT:
                 collector.take(kind, said)
+            elif kind == "execute_reply" and self.ended is not None:
+                self.finish()  # the kernel has published what was written to its streams by now
         return self.publish(stream, message, content, *args, **kwargs)
 
     def begin(self) -> None:
         """A cell begins."""
+        self.finish()
         self.collector = Collector()
 
     def end(self, code: str) -> None:
-        """It has ended, and all that it has written is published."""
+        """It has ended. It is written down when it is replied to, since waiting here for its output to be published
+        would take the time of two changes of threads, or by `finish`."""
+        self.ended = code
+
+    def finish(self) -> None:
+        """Write down a cell that has ended, and all of whose output is published."""
         collector, self.collector = self.collector, None
-        if collector is None:
-            return
-        self.note(cell=code, form=condensed(normal_form(collector.outputs)))
+        code, self.ended = self.ended, None
+        if collector is not None and code is not None:
+            self.note(cell=code, form=condensed(normal_form(collector.outputs)))
 
     def note(self, **entry: Any) -> None:
         """Write down that something happened. Where that cannot be, say so and do it no more."""

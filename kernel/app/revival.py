@@ -12,9 +12,12 @@ import asyncio
 import atexit
 import os
 import threading
+from functools import partial
 from typing import Any
 
 from ipykernel.iostream import OutStream
+
+from nbhull.kernel.app.debugging import LateDebugger
 
 GRAVES: list[Any] = []
 """what belonged to the process that was copied, kept so that nothing tries to close it"""
@@ -84,10 +87,18 @@ def rebind_kernel(kernel: Any, parts: dict[str, Any]) -> None:
     if hasattr(kernel, "control_queue"):  # ipykernel 6
         kernel.control_queue = type(kernel.control_queue)()
     debugger = getattr(kernel, "debugger", None)
+    if isinstance(debugger, LateDebugger):
+        debugger.finish = partial(rebind_debugger, kernel)
+        debugger = debugger.made
     if debugger is not None:
-        debugger.shell_socket = kernel.debug_shell_socket
-        debugger.stopped_queue = type(debugger.stopped_queue)()
-        debugger.debugpy_client.debugpy_stream = kernel.debugpy_stream
+        rebind_debugger(kernel, debugger)
+
+
+def rebind_debugger(kernel: Any, debugger: Any) -> None:
+    """Give ipykernel's debugger what its kernel has that is new."""
+    debugger.shell_socket = kernel.debug_shell_socket
+    debugger.stopped_queue = type(debugger.stopped_queue)()
+    debugger.debugpy_client.debugpy_stream = kernel.debugpy_stream
 
 
 def ensure_subshell(manager: Any, identity: str) -> None:
