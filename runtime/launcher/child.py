@@ -8,6 +8,7 @@ import sys
 from nbhull.runtime.errors import HullError, LauncherLost, SyscallFailed
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.lean import socket
+from nbhull.runtime.linux import process as linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,3 +41,22 @@ class last_act:
                 sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(status)
+
+
+def close_later(descriptors: list[int]) -> None:
+    """Close descriptors in a process of its own, where their end waits for something: rules of a network for the
+    kernel's grace periods, an overlay for all that its file system holds to be on the disk."""
+    waiting, go = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.fork() == 0:
+                linux.close_all_but([waiting, *descriptors])
+                os.read(waiting, 1)  # until the other copies are closed, so that these are the last
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(waiting)
+    for fd in descriptors:
+        os.close(fd)
+    os.close(go)

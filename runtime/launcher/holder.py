@@ -16,9 +16,9 @@ from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFoun
 from nbhull.runtime.files import measure, remove_tree
 from nbhull.runtime.launcher import flatten, init, listing, rootfs, wire
 from nbhull.runtime.launcher.census import Part
-from nbhull.runtime.launcher.child import last_act
+from nbhull.runtime.launcher.child import close_later, last_act
 from nbhull.runtime.launcher.move import Move
-from nbhull.runtime.launcher.moving import Moving, await_idle, close_parts
+from nbhull.runtime.launcher.moving import Moving, await_idle, close_parts, descriptors_of
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import mount as linux_mount
@@ -53,6 +53,8 @@ class Held:
         self.namespace = -1
         """of its mounts"""
         self.move: Moving | None = None
+        self.begins_anew = False
+        """it ends for a start on other folders, which need not wait until these are on the disk"""
         self.namespaces: list[int] = []
         """descriptors of the user and the private network namespace, until the launcher has them"""
 
@@ -77,7 +79,10 @@ class Held:
         os.waitpid(self.pid, 0)
         self.channel.close()
         self.close_namespaces()
-        close_parts(self.parts)
+        if self.begins_anew:
+            close_later(descriptors_of(self.parts))
+        else:
+            close_parts(self.parts)
         for fd in (self.pidfd, self.namespace):
             if fd >= 0:
                 os.close(fd)
@@ -260,6 +265,7 @@ class Holder:
         """End all processes of a container at once; idempotent."""
         held = self.held.get(request["container"])
         if held is not None:
+            held.begins_anew = request.get("keep", False)
             signal.pidfd_send_signal(held.pidfd, signal.SIGKILL)
         wire.send_answer(channel, "killed")
 
@@ -325,8 +331,8 @@ class Holder:
                 move.held.parts, move.parts = move.parts, move.held.parts
                 move.held.generation = move.generation
                 wire.send_answer(move.client, "moved", None, **fields)
-        close_parts(move.parts)
         os.waitpid(move.child, 0)
+        close_later(descriptors_of(move.parts))
         move.held.move = None
         for request, descriptors in move.waiting:
             self.serve(request, descriptors)

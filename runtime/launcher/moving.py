@@ -40,8 +40,12 @@ def await_idle(init: Socket) -> None:
         wire.receive_answer(ours)
 
 
+def descriptors_of(parts: list[Part]) -> list[int]:
+    """Those of a container's parts; its mounts stay where they are mounted when they are closed."""
+    return [fd for part in parts for fd in (part.mount, part.upper)]
+
+
 def close_parts(parts: list[Part]) -> None:
-    """Give up the descriptors of a container's parts; its mounts stay where they are mounted."""
-    for part in parts:
-        os.close(part.mount)
-        os.close(part.upper)
+    """Give them up."""
+    for fd in descriptors_of(parts):
+        os.close(fd)

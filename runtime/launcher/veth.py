@@ -12,6 +12,7 @@ import os
 
 from nbhull.runtime import cgroups
 from nbhull.runtime.errors import HostUnable
+from nbhull.runtime.launcher.child import close_later
 from nbhull.runtime.launcher.connection import FORWARDING, INTERFACE, UP, Connection
 from nbhull.runtime.lean import socket
 from nbhull.runtime.linux import netlink, nftables
@@ -102,7 +103,7 @@ class Veth(Connection):
     def close(self) -> None:
         super().close()
         if self.tables is not None:
-            close_later(self.tables)
+            close_later([self.tables.socket.detach()])
             self.tables = None
 
 
@@ -144,23 +145,6 @@ def configure(netns: int, address: str, gateway: str) -> None:
         inside.add_address(index, address, 32)
         inside.add_route(gateway, 32, index=index)
         inside.add_route("0.0.0.0", 0, index=index, gateway=gateway)
-
-
-def close_later(tables: nftables.Tables) -> None:
-    """Close a table's socket in a process of its own: taking the rules away waits for the kernel's grace periods."""
-    waiting, go = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.fork() == 0:
-                linux.close_all_but([waiting, tables.socket.fileno()])
-                os.read(waiting, 1)  # until the launcher has closed its copy, so that ours is the last
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    os.close(waiting)
-    tables.close()
-    os.close(go)
 
 
 # -- forwarding ------------------------------------------------------------------------------------
