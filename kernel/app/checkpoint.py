@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -173,8 +173,11 @@ def standing(loops: Iterable[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def closed_history(manager: Any) -> Iterator[None]:
-    """Have no database of IPython's history open meanwhile: SQLite's connections do not come through a fork."""
+def closed_history(manager: Any, later: Callable[[Callable[[], None]], object]) -> Iterator[None]:
+    """Have no database of IPython's history open meanwhile: SQLite's connections do not come through a fork.
+
+    `later` has something done when the cell has been replied to: so the original opens it again, which takes as long
+    as a third of the fork. A copy does so at once."""
     if not manager.enabled or manager.hist_file == ":memory:":
         yield
         return
@@ -183,13 +186,19 @@ def closed_history(manager: Any) -> Iterator[None]:
     if thread is not None:
         thread.stop()
     manager.db.close()
-    try:
-        yield
-    finally:
+
+    def open_again() -> None:
         manager.init_db()
         if thread is not None:
             manager.save_thread = type(thread)(manager)
             manager.save_thread.start()
+
+    try:
+        yield
+    except BaseException:
+        open_again()
+        raise
+    later(open_again)
 
 
 def reap(pids: Iterable[int]) -> set[int]:

@@ -59,7 +59,7 @@ class Memory:
         kernel = self.kernel
         files = inspection.inspect(kernel, self.baseline)
         with (
-            checkpoint.closed_history(kernel.shell.history_manager),
+            checkpoint.closed_history(kernel.shell.history_manager, kernel.io_loop.add_callback),
             checkpoint.standing(inspection.own_loops(kernel)),
         ):
             pid = checkpoint.fork(files, inspection.kept_descriptors(kernel))
