@@ -319,11 +319,13 @@ class ContainedKernel:
         """Keep the container's files as an image; and the kernel's memory, if a process of the container holds it.
         Gives the names of the snapshots whose memory had to go for it, too. Raises HullError."""
         if pid is None:
-            return self.engine.snapshot(self._running().id, name, note=note, pinned=pinned), []
+            asleep = self.checkpoints.pids()
+            return self.engine.snapshot(self._running().id, name, note=note, pinned=pinned, asleep=asleep), []
         with self._lock:
             process, connection = self._adopt_process(pid)
             try:
-                image = self.engine.snapshot(self._running().id, name, note=note, pinned=pinned)
+                asleep = [*self.checkpoints.pids(), pid]
+                image = self.engine.snapshot(self._running().id, name, note=note, pinned=pinned, asleep=asleep)
             except BaseException:
                 process.close()
                 raise

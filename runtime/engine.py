@@ -10,16 +10,7 @@ from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLos
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.launcher.client import Process
 from nbhull.runtime.lean import Lock, loads
-from nbhull.runtime.model import (
-    HOST_IMAGE,
-    Container,
-    ContainerSpec,
-    Image,
-    ProcessSpec,
-    Usage,
-    is_word,
-    parse_name,
-)
+from nbhull.runtime.model import HOST_IMAGE, Container, ContainerSpec, Image, ProcessSpec, Usage, is_word, parse_name
 from nbhull.runtime.rows import container_of, image_of, spec_of
 from nbhull.runtime.running import default_home, holds, is_running, socket_folder, sweep_ended
 from nbhull.runtime.snapshots import generations, journal
@@ -411,22 +402,23 @@ class Engine:
 
     # Snapshots
 
-    def snapshot(self, ref: str, name: str | None = None, *, note: str = "", pinned: bool = False) -> Image:
-        """Keep the container's files, as they are at this moment, as an image; running processes
-        go on. Takes as long whatever was written, but where something cannot be moved: then the files are copied,
-        and the result tells why. Raises Conflict when the name is taken."""
+    def snapshot(
+        self, ref: str, name: str | None = None, *, note: str = "", pinned: bool = False, asleep: Collection[int] = ()
+    ) -> Image:
+        """Keep the container's files, as they are at this moment, as an image; running processes go on. Takes as long
+        whatever was written, but where something cannot be moved: then the files are copied, and the result tells
+        why. `asleep`: processes, by their numbers inside, that wait and have no file of the container's open, so
+        that none need look at them. Raises Conflict when the name is taken."""
         from nbhull.runtime.snapshots import taking
 
-        image, road, reason = taking.take(self, ref, name, note=note, pinned=pinned)
-        return image_of(self.store.find("images", image, "image"), road, reason)
+        taken = taking.take(self, ref, name, note=note, pinned=pinned, asleep=asleep)
+        return image_of(self.store.find("images", taken[0], "image"), *taken[1:])
 
     def reset(self, ref: str, name: str | None = None, *, keep: Collection[int] = ()) -> Container:
-        """Put the container's files back on a snapshot (None: the last one made or reset to, else
-        the image itself). All its processes end; a running container is running again, empty,
-        with the same id, name and socket folder, when this returns. `undo` takes it back.
-
-        `keep`: processes, by their numbers inside, that have no file of the container's open. They live on, with the
-        files of the snapshot around them, but for where that cannot be: then they end as all others do."""
+        """Put the container's files back on a snapshot (None: the last one made or reset to, else the image itself).
+        All its processes end; a running container is running again, empty, with the same id, name and socket folder,
+        when this returns. `undo` takes it back. `keep`: processes, by their numbers inside, that have no file of the
+        container's open. They live on among the snapshot's files; where that cannot be, they end as all others do."""
         from nbhull.runtime.snapshots import resetting
 
         resetting.reset(self, ref, name, keep)

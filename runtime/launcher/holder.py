@@ -308,7 +308,7 @@ class Holder:
             ours.close()
             with last_act(theirs, "move of a container"):
                 await_idle(held.channel)
-                problem = Move(held.pid, held.namespace, held.parts, parts).run()
+                problem = Move(held.pid, held.namespace, held.parts, parts, request["asleep"]).run()
                 wire.send_answer(theirs, "moved", problem=problem)
         theirs.close()
         client = Socket(fileno=os.dup(channel.fileno()))

@@ -32,7 +32,7 @@ from nbhull.runtime.linux.ptrace import Puppet, take_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 SOCKETPAIR, RECVMSG, FCHDIR, DUP3, CLOSE, MMAP = 53, 47, 81, 292, 3, 9
 """numbers of x86-64"""
@@ -119,14 +119,14 @@ class Hand:
 class Move:
     """One move, in a process that may change its namespaces and ends afterwards."""
 
-    def __init__(self, init: int, namespace: int, old: list[Part], new: list[Part]) -> None:
+    def __init__(self, init: int, namespace: int, old: list[Part], new: list[Part], asleep: Collection[int]) -> None:
         """`init`: the container's first process; `namespace`: descriptor of its mount namespace;
-        `old`, `new`: its parts, the root first, in one order."""
+        `old`, `new`: its parts, the root first, in one order; `asleep`: processes that are left alone."""
         self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.namespace = namespace
         self.old = old
         self.new = new
-        self.still = Standstill(self.proc, init)
+        self.still = Standstill(self.proc, init, asleep)
         self.census = Census(self.still, old, namespace)
         self.hands: dict[int, Hand] = {}
         self.undo: list[Callable[[], object]] = []
@@ -216,7 +216,7 @@ class Move:
         affected = self.census.affected()
         if affected and os.uname().machine != MACHINE:
             raise Conflict(f"processes cannot be moved on {os.uname().machine}")
-        least = min((self.filters(pid) for pid in self.still.processes), default=0)
+        least = min((self.filters(pid) for pid in self.still.processes), default=0) if affected else 0
         for pid in affected:
             if self.filters(pid) > least:
                 raise self.census.reason(pid, "confines itself (seccomp)")
@@ -231,10 +231,7 @@ class Move:
 
     def filters(self, pid: int) -> int:
         """How many seccomp filters a process has (Linux 5.9): one of its own might end it for what it is made to do."""
-        for line in self.still.read(f"{pid}/status").splitlines():
-            if line.startswith("Seccomp_filters:"):
-                return int(line.split()[1])
-        return 0
+        return int(self.still.field(pid, "Seccomp_filters") or 0)
 
     def puppet(self, pid: int) -> Puppet:
         """A thread of a process."""

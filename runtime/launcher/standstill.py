@@ -13,6 +13,10 @@ import time
 from nbhull.runtime.errors import Conflict, SyscallFailed
 from nbhull.runtime.linux import ptrace
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 PATIENCE = 0.1
 """seconds for all to stop, after which they are let go and caught anew: a thread in vfork(2) stops only after its
 child"""
@@ -22,10 +26,14 @@ ATTEMPTS = 5
 class Standstill:
     """The processes below a container's init, stopped from `catch` to `release`."""
 
-    def __init__(self, proc: int, init: int) -> None:
-        """`proc`: a descriptor of a /proc that knows this process and them; `init`: process id in it."""
+    def __init__(self, proc: int, init: int, asleep: Collection[int] = ()) -> None:
+        """`proc`: a descriptor of a /proc that knows this process and them; `init`: process id in it;
+        `asleep`: processes, by their numbers inside, that wait for something and need not be stopped."""
         self.proc = proc
         self.init = init
+        self.asleep = frozenset(asleep)
+        self.depth = len(self.field(init, "NSpid").split()) - 1
+        """of the container's process namespace, below that of /proc"""
         self.processes: dict[int, list[int]] = {}
         """thread ids by process id"""
         self.new: set[int] = set()
@@ -98,7 +106,19 @@ class Standstill:
                 children = [int(word) for word in self.read(f"{pid}/task/{tid}/children").split()]
                 found += children
                 pending += children
-        return found
+        return [pid for pid in found if self.number_inside(pid) not in self.asleep] if self.asleep else found
+
+    def number_inside(self, pid: int) -> int:
+        """A process's number in the container (proc_pid_status(5), NSpid, which has one for each namespace)."""
+        numbers = self.field(pid, "NSpid").split()
+        return int(numbers[self.depth]) if len(numbers) > self.depth else 0
+
+    def field(self, pid: int, name: str) -> str:
+        """A line of /proc/PID/status; empty if the process has gone."""
+        for line in self.read(f"{pid}/status").splitlines():
+            if line.startswith(f"{name}:"):
+                return line.partition(":")[2].strip()
+        return ""
 
     def numbers(self, path: str) -> list[int]:
         """The names in a folder of /proc that are numbers; none if it has gone."""
@@ -137,11 +157,4 @@ class Standstill:
 
     def name(self, pid: int) -> str:
         """A process for people: its number inside the container, and its name."""
-        inside = name = ""
-        for line in self.read(f"{pid}/status").splitlines():
-            key, _, value = line.partition(":")
-            if key == "Name":
-                name = value.strip()
-            elif key == "NSpid":
-                inside = value.split()[-1]
-        return f"{inside or pid} ({name})"
+        return f"{(self.field(pid, 'NSpid').split() or [str(pid)])[-1]} ({self.field(pid, 'Name')})"

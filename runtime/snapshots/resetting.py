@@ -10,7 +10,7 @@ from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.model import HOST_IMAGE
 from nbhull.runtime.running import holds
-from nbhull.runtime.snapshots import generations, journal, keeping
+from nbhull.runtime.snapshots import generations, journal, keeping, taking
 from nbhull.runtime.snapshots.taking import Taking
 
 TYPE_CHECKING = False
@@ -87,19 +87,26 @@ def put_back(
         engine.store.update_container(row["id"], record=record, snapshot=snapshot)
     if launcher is None:
         return
-    if not (keep and move(engine, launcher, row["id"], record, discarded.next)):
+    if not (keep and move(engine, launcher, row["id"], record, discarded.next, keep)):
         if keep:
             end_processes(launcher, row["id"])
         engine.start_in(launcher, engine.row(row["id"]))
     keeping.prune(engine.store, launcher)
 
 
-def move(engine: Engine, launcher: client.Client, identity: str, record: dict[str, Any], number: int) -> bool:
+def move(
+    engine: Engine,
+    launcher: client.Client,
+    identity: str,
+    record: dict[str, Any],
+    number: int,
+    keep: Collection[int],
+) -> bool:
     """Put those processes that were kept on new files, which are the generation `number` of a container; false if
     that cannot be."""
     parts = composition.writable_parts(engine.store, identity, record, record["layers"], [number])
     try:
-        _, fields, _ = launcher.request("move", container=identity, parts=parts, generation=str(number))
+        fields = taking.move(launcher, identity, parts, number, keep)
     except LauncherLost:
         raise
     except HullError:

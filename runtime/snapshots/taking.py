@@ -15,6 +15,7 @@ from nbhull.runtime.snapshots import chains, generations, journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
     from nbhull.runtime.engine import Engine
@@ -47,7 +48,7 @@ class Taking:
         self.road = MOVED
         self.reason = ""
 
-    def prepare(self) -> None:
+    def prepare(self, asleep: Collection[int]) -> None:
         """See to it that the container does not write any more to what will be the snapshot, or copy it."""
         generations.make(self.store.path("containers", self.id), self.next, composition.keys(self.record))
         if self.launcher is None:
@@ -56,7 +57,7 @@ class Taking:
             self.store, self.id, self.record, self.record["layers"], [*self.own, self.next]
         )
         try:
-            _, fields, _ = self.launcher.request("move", container=self.id, parts=parts, generation=str(self.next))
+            fields = move(self.launcher, self.id, parts, self.next, asleep)
             self.reason = fields["problem"]
         except LauncherLost:
             raise
@@ -109,8 +110,27 @@ class Taking:
         journal.finish(self.store, self.id)
 
 
+def move(
+    launcher: client.Client, identity: str, parts: list[dict[str, Any]], generation: int, asleep: Collection[int]
+) -> dict[str, str]:
+    """Put a running container on new writable parts: `problem` says why something may still write to the old ones.
+
+    Raises HullError when it could not be moved, and is as it was."""
+    _, fields, _ = launcher.request(
+        "move", container=identity, parts=parts, generation=str(generation), asleep=list(asleep)
+    )
+    return fields
+
+
 def take(
-    engine: Engine, ref: str, name: str | None, *, note: str = "", pinned: bool = False, auto: str = ""
+    engine: Engine,
+    ref: str,
+    name: str | None,
+    *,
+    note: str = "",
+    pinned: bool = False,
+    auto: str = "",
+    asleep: Collection[int] = (),
 ) -> tuple[str, str, str]:
     """Keep a container's files as an image: its id, which road was taken, and why if not the short one."""
     row = engine.row(ref)
@@ -120,7 +140,7 @@ def take(
     with journal.locked(engine.store, row["id"]):
         row = engine.row(row["id"])
         taking = Taking(engine, row, running=holds(row["launcher"], row["id"]))
-        taking.prepare()
+        taking.prepare(asleep)
         taking.register(
             {
                 "name": name if name is not None else f"{row['name'][:100]}-{taking.image[:6]}",
