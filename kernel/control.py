@@ -1,16 +1,19 @@
 """The server's end of the control sockets: one thread for all kernels of the process.
 
 Each kernel has a socket of its own, so which container asks is known by where it asks, and it can ask
-about itself alone. Every byte is hostile: requests are bounded, a client that is slow or silent keeps
-nobody waiting, and one container has one request under way at a time.
+about itself alone; who is neither a user of the container nor its owner is hung up on. Every byte is hostile:
+requests are bounded, a client that is slow or silent keeps nobody waiting, and one container has one request under way
+at a time.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import selectors
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +26,7 @@ from nbhull.kernel.engines import submit
 from nbhull.kernel.names import CONTROL_SOCKET, MEMORY_BUDGET
 from nbhull.kernel.rpc import (
     HULL_ERROR,
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
     MAX_REQUEST,
@@ -59,6 +63,8 @@ class ControlService:
         self.path = ""
         self.identity: tuple[int, int] | None = None
         """of the socket's file: the container may put something else in its place"""
+        self.users: list[range] = []
+        """ids, as seen from here, of those who may ask"""
         self.clients: list[Client] = []
         self.waiting: deque[tuple[Client, bytes]] = deque()
         self.is_working = False
@@ -85,6 +91,7 @@ class ControlService:
         if path == self.path and identity_of(path) == self.identity:
             return
         self.close()
+        self.users = [range(os.getuid(), os.getuid() + 1), *self.kernel.engine.user_ids(container.id)]
         with suppress(FileNotFoundError):
             os.unlink(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -129,6 +136,10 @@ class ControlService:
             reply = {"error": {"code": error.code, "message": error.message}}
         except HullError as error:
             reply = {"error": {"code": HULL_ERROR, "message": error.message, "data": error.to_dict()}}
+        except Exception as error:
+            # a defect of ours, or the machine's: who asks is told that there is no answer, and waits no longer
+            logging.getLogger("nbhull").error("a request from a container failed", exc_info=error)
+            reply = {"error": {"code": INTERNAL_ERROR, "message": "internal error: the server's log has it"}}
         return json.dumps({"jsonrpc": "2.0", "id": identity, **reply}).encode() + b"\n"
 
     def info(self, params: dict[str, Any]) -> Result:
@@ -174,7 +185,11 @@ class ControlService:
 
     def snapshots(self, params: dict[str, Any]) -> Result:
         """The tree in which this container stands."""
-        return snapshot_table(self.kernel.engine.snapshots(self.own_id()), time())
+        own = self.kernel.engine.container(self.own_id())
+        nodes = self.kernel.engine.snapshots(own.id)
+        # the images are for all, but which containers stand on them is nobody else's business
+        mine = [node.but(containers=tuple(name for name in node.containers if name == own.name)) for node in nodes]
+        return snapshot_table(mine, time())
 
     def diff(self, params: dict[str, Any]) -> Result:
         """What differs between two of this container's tree; without any, what it has changed."""
@@ -214,6 +229,13 @@ class ControlService:
         if container is None:
             raise Conflict("the kernel is being stopped", "start it again")
         return container.id
+
+
+def peer_of(channel: socket.socket) -> int:
+    """The id of the user who connected, as it was then (unix(7), SO_PEERCRED)."""
+    credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("=iII"))
+    uid: int = struct.unpack("=iII", credentials)[1]
+    return uid
 
 
 def identity_of(path: str) -> tuple[int, int] | None:
@@ -326,6 +348,9 @@ class ControlThread:
             channel, _ = service.listener.accept()
         except OSError:
             return  # it was gone before we came, or the container has used up our descriptors for now
+        if not any(peer_of(channel) in ids for ids in service.users):
+            channel.close()
+            return
         channel.setblocking(False)
         if len(service.clients) >= MAX_CLIENTS:
             self.close(service.clients[0])

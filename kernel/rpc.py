@@ -17,6 +17,7 @@ PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
 HULL_ERROR = -32000
 """the request was understood and could not be done; `data` is the HullError"""
 

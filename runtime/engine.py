@@ -335,6 +335,8 @@ class Engine:
         """Whether it is a folder, and a binary file object of a file inside a running container."""
         row = self.row(ref)
         _, fields, descriptors = self.launcher_of(row).request("open", container=row["id"], path=path)
+        from nbhull.runtime.files import FolderDescriptor
+
         file = os.fdopen(descriptors[0], "rb") if fields["folder"] == "0" else FolderDescriptor(descriptors[0])
         return fields["folder"] == "1", file
 
@@ -454,6 +456,10 @@ class Engine:
         numbers: dict[str, Any] = {key: float(value) if "." in value else int(value) for key, value in fields.items()}
         return Usage(**numbers)
 
+    def user_ids(self, ref: str) -> list[range]:
+        """The ids that the users of a running container have on the host."""
+        return self.launcher_of(self.row(ref)).user_ids()
+
     def events(self, ref: str) -> dict[str, int]:
         """How often a container has met its limits since it started (`ends.Events`), also if it has ended."""
         row = self.row(ref)
@@ -464,25 +470,6 @@ class Engine:
 
             return read_events(self.store.path("containers", row["id"]))
         return {name: count for name, count in usage.to_dict().items() if name.endswith(("_kills", "_hits")) and count}
-
-
-class FolderDescriptor:
-    """A folder's descriptor as a context manager, as file objects are."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def fileno(self) -> int:
-        return self.fd
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-    def __enter__(self) -> FolderDescriptor:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def remove_plain(folder: str) -> None:

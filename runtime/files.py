@@ -1,4 +1,4 @@
-"""Deleting and measuring folders, whatever lies in them."""
+"""Deleting, measuring and holding folders, whatever lies in them."""
 
 from __future__ import annotations
 
@@ -77,3 +77,22 @@ def measure(folder: str) -> dict[str, int]:
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue  # it went meanwhile; or it is overlayfs's own empty folder `work`, which is open to nobody
     return {"disk": disk, "inodes": inodes}
+
+
+class FolderDescriptor:
+    """A folder's descriptor as a context manager, as file objects are."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def __enter__(self) -> FolderDescriptor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -384,6 +384,11 @@ class Launcher:
             raise NotFound(f"the container {request['container']} is not running", "start it first")
         self.answer(descriptors, "usage", **self.limiter.usage(request["container"]))
 
+    def do_users(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Which ids of the host the containers' users are: `FIRST+COUNT` for each extent."""
+        ids = " ".join(f"{first}+{count}" for _, first, count in self.map.uids)
+        self.answer(descriptors, "users", ids=ids)
+
     def do_freeze(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Stop all processes of a container until the client closes the request's channel, as it also
         does by dying: by its cgroup, else by its init."""

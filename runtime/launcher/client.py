@@ -93,6 +93,11 @@ class Client:
                     raise explained(error) from error
                 raise
 
+    def user_ids(self) -> list[range]:
+        """The ids that the users of its containers have on the host."""
+        extents = [tuple(map(int, extent.split("+"))) for extent in self.request("users")[1]["ids"].split()]
+        return [range(first, first + count) for first, count in extents]
+
     def is_open(self) -> bool:
         """Whether it can still be asked: not after `leave` and `close`, and not if it could not start."""
         return self.channel.fileno() >= 0

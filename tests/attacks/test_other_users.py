@@ -7,15 +7,15 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from nbhull.runtime.engine import Engine
-from nbhull.runtime.model import ContainerSpec
-from support.boxes import Box
+from nbhull.runtime.model import ContainerSpec, ProcessSpec
+from support.attacks import CLIENT, PYTHON, as_nobody
+from support.boxes import Box, run
 
 pytestmark = pytest.mark.requires("root")
 
@@ -35,29 +35,6 @@ def test_groups_of_who_starts_a_container_stay_outside(store: Path) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == "0\n"
-
-
-def as_nobody(work: Callable[[], object]) -> str:
-    """What comes of it when user 65534 does something: `ok`, or the error."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        text = "ok"
-        try:
-            os.setgroups([])
-            os.setresgid(65534, 65534, 65534)
-            os.setresuid(65534, 65534, 65534)
-            work()
-        except OSError as error:
-            text = error.strerror or ""
-        except EOFError:
-            text = "hung up"
-        os.write(writer, text.encode())
-        os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as file:
-        return file.read()
 
 
 def test_another_user_reads_nothing_of_the_store(box: Box) -> None:
@@ -98,3 +75,35 @@ def test_another_user_asks_the_launcher_nothing(box: Box) -> None:
         for path, mode in modes.items():
             path.chmod(mode)
     assert box.out("echo on") == "on"
+
+
+def test_another_user_is_hung_up_on(served: Box) -> None:
+    """CVE-2021-41091: though the folder and the socket are open to all, the peer's credentials are looked at."""
+    path = Path(served.container.socket_folder, "control.sock")
+
+    def ask() -> None:
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.connect(str(path))
+            channel.settimeout(20)
+            channel.sendall(b'{"jsonrpc": "2.0", "id": 1, "method": "ps"}\n')
+            if not channel.recv(1):
+                raise EOFError
+
+    assert as_nobody(ask) == "Permission denied"
+    opened = [path, *(parent for parent in path.parents if not parent.stat().st_mode & 0o001)]
+    modes = {each: each.stat().st_mode & 0o7777 for each in opened}
+    try:
+        for each in opened:
+            each.chmod(0o777)
+        assert as_nobody(ask) in ("hung up", "Broken pipe", "Connection reset by peer")
+        # it is the credentials alone that stop it: a user of the container's comes through where the modes let it
+        assert run_as_daemon(served, path)
+    finally:
+        for each, mode in modes.items():
+            each.chmod(mode)
+
+
+def run_as_daemon(box: Box, path: Path) -> bool:
+    script = CLIENT.format(path=str(path), script='print("result" in ask(connect(), request("ps")))')
+    done = run(box.engine, box.id, ProcessSpec((PYTHON, "-c", script), user="daemon"))
+    return done.stdout.strip() == "True"
