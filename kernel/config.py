@@ -38,7 +38,7 @@ from nbhull.runtime.limits import Limits
 from nbhull.runtime.model import HOST_IMAGE, ContainerSpec, Mount, Network, parse_bytes, parse_name
 from nbhull.runtime.network import MODES, check_address
 
-Control = Literal["self", "none", "replay"]
+Control = Literal["siblings", "self", "none", "replay"]
 T = TypeVar("T")
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -67,9 +67,10 @@ class KernelConfig:
     """variables for the kernel"""
     prefix: str | None = None
     """of the Python environment that shows through in the image `host`"""
-    control: Control = "self"
-    """what the kernel may ask of its own container: everything about itself, or nothing. `replay` is said
-    of kernels alone that run cells again: what they ask is passed over"""
+    control: Control = "siblings"
+    """what the kernel may ask for: all about its own container and, within its own bounds, cells in other
+    containers and builds (`siblings`); all about its own container (`self`); or nothing (`none`). `replay` is said of
+    kernels alone that run cells again: what they ask is passed over"""
     host_settings: bool = True
     """hand in what the host has to reach the network: proxies, certificates, settings of pip, npm and apt"""
     cap_add: tuple[str, ...] = ()
@@ -140,31 +141,34 @@ def within_policy(config: KernelConfig) -> tuple[KernelConfig, dict[str, str]]:
 
 
 def narrow(
-    config: KernelConfig, notebook: Mapping[str, Any], sources: Mapping[str, str] | None = None
+    config: KernelConfig,
+    notebook: Mapping[str, Any],
+    sources: Mapping[str, str] | None = None,
+    who: str = "the notebook's metadata",
 ) -> tuple[KernelConfig, list[str]]:
-    """`config` with what a notebook asks for, and the notices that its reader should see. `sources`: the rules that
-    bounds come from, where it is not the kernelspec.
+    """`config` with what a notebook, or `who` else, asks for, and the notices that its reader should see.
+    `sources`: the rules that bounds come from, where it is not the kernelspec.
 
     Raises InvalidInput for a malformed setting, Denied for one that would widen access.
     """
     for key in notebook:
         if key in KEYS and key not in CHOSEN_BY_NOTEBOOK:
             raise Denied(
-                f"the notebook's metadata asks for container.{key}, which only a kernelspec may set",
-                f"set {key} in the kernelspec, or remove it from the notebook's metadata",
+                f"{who} asks for container.{key}, which only a kernelspec may set",
+                f"set {key} in the kernelspec, or remove it from {who}",
             )
-    asked = validated(notebook, "the notebook's metadata")
+    asked = validated(notebook, who)
     allowed = config.network or "nat"
     if "network" in asked and MODES.index(asked["network"]) < MODES.index(allowed):
         raise Denied(
-            f"the notebook's metadata asks for container.network {asked['network']!r}, but its kernelspec allows "
+            f"{who} asks for container.network {asked['network']!r}, but its kernelspec allows "
             f"{allowed!r} at most",
-            "choose a kernelspec with that network, or remove network from the notebook's metadata",
+            f"choose a kernelspec with that network, or remove network from {who}",
         )
     if asked.get("read_only") is False and config.read_only:
         raise Denied(
-            "the notebook's metadata asks for container.read_only false, but its kernelspec says true",
-            "choose another kernelspec, or remove read_only from the notebook's metadata",
+            f"{who} asks for container.read_only false, but its kernelspec says true",
+            f"choose another kernelspec, or remove read_only from {who}",
         )
     if "cap_drop" in asked:
         asked["cap_drop"] = (*config.cap_drop, *asked["cap_drop"])
@@ -245,9 +249,9 @@ def parse_dns(value: Any) -> tuple[str, ...]:
 
 
 def parse_control(value: Any) -> Control:
-    """`self` or `none`; raises InvalidInput."""
-    if value not in ("self", "none"):
-        raise InvalidInput(f"control policy {str(value)[:80]!r} is not known", "choose self or none")
+    """`siblings`, `self` or `none`; raises InvalidInput."""
+    if value not in ("siblings", "self", "none"):
+        raise InvalidInput(f"control policy {str(value)[:80]!r} is not known", "choose siblings, self or none")
     return cast(Control, value)
 
 

@@ -15,6 +15,7 @@ from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from nbhull.kernel.adding import with_ipykernel
+from nbhull.kernel.cells.siblings import Siblings
 from nbhull.kernel.checkpoints import Checkpoint, Checkpoints
 from nbhull.kernel.command import CommandFinder, KernelCommand
 from nbhull.kernel.config import KernelConfig
@@ -63,6 +64,7 @@ class ContainedKernel:
         """the folder as the clients know it, the same for the whole life of the kernel"""
         self.resetting = False
         self.checkpoints = Checkpoints()
+        self.siblings = Siblings(self)
         self._is_ended_by_us = False
         """the kernel process was told to end"""
         self._telling: Future[None] | None = None
@@ -116,7 +118,7 @@ class ContainedKernel:
         config = self.config
         self.engine.provide(config.image, progress=LoggedProgress(self.log, config.image))
         image, notice = with_ipykernel(self.engine, config.image, config.kernel)
-        mounts = [*([self.folder.mount] if self.folder.mount else []), *config.mounts, *self.mounts]
+        mounts = [*self.handed_in(), *self.mounts]
         spec = ContainerSpec(
             image=image,
             name=self.name,
@@ -136,6 +138,10 @@ class ContainedKernel:
         if self.folder.mount is None:
             self._make_folder(self.folder.path)
         return (*started.notices, *([notice] if notice else []))
+
+    def handed_in(self) -> list[Mount]:
+        """The folders that the kernel works with: the notebook's, and the kernelspec's."""
+        return [*([self.folder.mount] if self.folder.mount else []), *self.config.mounts]
 
     def _adopt(self, container: Container) -> None:
         self.container = container
@@ -161,6 +167,7 @@ class ContainedKernel:
     def remove(self) -> None:
         """End the container and delete it. Idempotent; does nothing if there was none."""
         with self._lock:
+            self.siblings.end()
             if self.process is not None:
                 self.process.close()
             self.process = None

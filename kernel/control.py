@@ -8,6 +8,7 @@ at a time.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -19,8 +20,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
+from nbhull.kernel.cells.siblings import CELL_OF
 from nbhull.kernel.contained import ContainedKernel
 from nbhull.kernel.engines import submit
 from nbhull.kernel.names import CONTROL_SOCKET, MEMORY_BUDGET
@@ -34,6 +36,7 @@ from nbhull.kernel.rpc import (
     PARSE_ERROR,
     encode_result,
 )
+from nbhull.kernel.streams import Stream
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, NotFound
 from nbhull.runtime.model import parse_name
 from nbhull.runtime.verbs.results import (
@@ -81,6 +84,10 @@ class ControlService:
             "snapshots": self.snapshots,
             "diff": self.diff,
         }
+        self.long_methods: dict[str, Callable[[dict[str, Any], Stream], Result | dict[str, Any]]] = {
+            "run": kernel.siblings.run,
+        }
+        """those that tell things meanwhile, and have a connection and a thread for themselves"""
 
     def listen(self) -> None:
         """Have the socket in the kernel's socket folder, as it is now."""
@@ -110,8 +117,8 @@ class ControlService:
 
     # -- requests, in a thread of their own ------------------------------------------------------
 
-    def answer(self, line: bytes) -> bytes:
-        """The reply to one line, with its line end; empty for a notification."""
+    def answer(self, line: bytes) -> bytes | Long:
+        """The reply to one line, with its line end (empty for a notification); or what has a thread for itself."""
         identity: Any = None
         try:
             try:
@@ -125,10 +132,12 @@ class ControlService:
                 identity = None
                 raise RequestError(INVALID_REQUEST, "invalid request: id is neither text nor number")
             method, params = request.get("method"), request.get("params", {})
-            if not isinstance(method, str) or method not in self.methods:
+            if not isinstance(method, str) or (method not in self.methods and method not in self.long_methods):
                 raise RequestError(METHOD_NOT_FOUND, f"method not found: {str(method)[:80]}")
             if not isinstance(params, dict):
                 raise RequestError(INVALID_PARAMS, "invalid params: not an object")
+            if long := self.long_methods.get(method):
+                return Long(identity, functools.partial(long, params))
             reply: dict[str, Any] = {"result": encode_result(self.methods[method](params))}
             if "id" not in request:
                 return b""
@@ -152,8 +161,9 @@ class ControlService:
         return sample(self.kernel.engine, [self.own_id()])
 
     def ps(self, params: dict[str, Any]) -> Result:
-        """The containers that this one may know of: itself."""
-        return container_table([self.kernel.engine.container(self.own_id())], time())
+        """The containers that this one may know of: itself, and those of its cells."""
+        ours = [c for c in self.kernel.engine.containers() if c.spec.labels.get(CELL_OF) == self.kernel.name]
+        return container_table([self.kernel.engine.container(self.own_id()), *ours], time())
 
     def images(self, params: dict[str, Any]) -> Result:
         """What there is to reset to or to run."""
@@ -267,6 +277,13 @@ def pending_in(params: dict[str, Any]) -> dict[str, Any] | None:
     if pending is not None and not isinstance(pending, dict):
         raise InvalidInput("pending is not an object", "ask with %container reset")
     return pending
+
+
+class Long(NamedTuple):
+    """A request that takes long."""
+
+    identity: Any
+    work: Callable[[Stream], Result | dict[str, Any]]
 
 
 class RequestError(Exception):
@@ -420,7 +437,7 @@ class ControlThread:
         client, line = service.waiting.popleft()
 
         def answer() -> None:
-            reply = b""
+            reply: bytes | Long = b""
             try:
                 reply = service.answer(line)
             finally:
@@ -428,11 +445,16 @@ class ControlThread:
 
         submit(answer)
 
-    def finish(self, client: Client, reply: bytes) -> None:
+    def finish(self, client: Client, reply: bytes | Long) -> None:
         """Send a reply, and go on with the service's next request."""
         client.service.is_working = False
         self.work(client.service)
-        if client in client.service.clients:
+        if client in client.service.clients and isinstance(reply, Long):
+            client.service.clients.remove(client)
+            self.watch(client, 0)
+            stream = Stream(client.channel, reply.identity)
+            threading.Thread(target=stream.serve, args=(reply.work,), name="nbhull-long", daemon=True).start()
+        elif client in client.service.clients and isinstance(reply, bytes):
             client.is_waiting = False
             client.to_send += reply
             self.advance(client)

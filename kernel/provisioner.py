@@ -120,7 +120,7 @@ class ContainerProvisioner(KernelProvisionerBase):
 
     def start(self, contained: ContainedKernel, launch: Launch) -> None:
         """The blocking part of `launch_kernel`."""
-        if contained.config.control == "self":
+        if contained.config.control in ("siblings", "self"):
             if self.control is None:
                 self.control = ControlService(contained)
             self.control.listen()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 
-from nbhull.runtime.errors import Denied, HullError, ProcessFailed
+from nbhull.runtime.errors import Denied, HullError, InvalidInput, ProcessFailed
 from nbhull.runtime.verbs.results import Fields, Names, Result, Table, Text
 from nbhull.runtime.verbs.snapshots import Difference
 
@@ -43,8 +44,7 @@ def call(path: str, method: str, params: dict[str, Any]) -> Any:
     Blocks until it answers. Raises the HullError that it answers with, ProcessFailed if it is gone,
     and Denied where the kernelspec gives this kernel no control socket.
     """
-    if path == "none":
-        raise Denied("the kernelspec gives this kernel no control over its container", 'set "control": "self" in it')
+    refuse_none(path)
     request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
     if len(request) > MAX_REQUEST and params.get("pending", {}).get("queue"):
         # too much waits behind a reset: its senders would rather see it lost than the reset refused
@@ -55,13 +55,81 @@ def call(path: str, method: str, params: dict[str, Any]) -> Any:
             channel.sendall(request)
             line = channel.makefile("rb").readline()
     except OSError as error:
-        raise ProcessFailed(
-            f"the Jupyter server that made this container cannot be reached: {error.strerror}",
-            "restart the kernel",
-        ) from error
+        raise unreachable(error) from error
     if not line:
         raise ProcessFailed("the Jupyter server that made this container did not answer", "see the server's log")
-    reply = json.loads(line)
+    return result_of(json.loads(line))
+
+
+def refuse_none(path: str) -> None:
+    """Raise Denied where there is no control socket."""
+    if path == "none":
+        raise Denied(
+            "the kernelspec gives this kernel no control over its container", 'set "control": "siblings" in it'
+        )
+
+
+def unreachable(error: OSError) -> ProcessFailed:
+    """The error for a server that is gone."""
+    return ProcessFailed(
+        f"the Jupyter server that made this container cannot be reached: {error.strerror}", "restart the kernel"
+    )
+
+
+def connect(path: str) -> socket.socket:
+    """A connection to the control socket at `path`. Raises ProcessFailed, and Denied where there is none."""
+    refuse_none(path)
+    channel = socket.socket(socket.AF_UNIX)
+    try:
+        channel.connect(path)
+    except OSError as error:
+        channel.close()
+        raise unreachable(error) from error
+    return channel
+
+
+def converse(
+    channel: socket.socket, method: str, params: dict[str, Any], hear: Callable[[str, dict[str, Any]], None]
+) -> Any:
+    """Ask for something that takes long, on a connection of its own, and `hear` what is told meanwhile.
+
+    Interrupted, it tells the other end, and raises when all that was begun there has been ended. Raises what `call`
+    does."""
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
+    if len(request) > MAX_REQUEST:
+        raise InvalidInput(
+            f"the request is longer than {MAX_REQUEST >> 20} MiB",
+            "write large data to a file in the notebook's folder, which both see",
+        )
+    with channel:
+        try:
+            channel.sendall(request)
+            with channel.makefile("rb") as replies:
+                for line in replies:
+                    message = json.loads(line)
+                    if "method" not in message:
+                        return result_of(message)
+                    hear(message["method"], message["params"])
+        except OSError as error:
+            raise unreachable(error) from error
+        except BaseException:
+            await_end(channel)
+            raise
+    raise ProcessFailed("the Jupyter server that made this container did not answer", "see the server's log")
+
+
+def await_end(channel: socket.socket) -> None:
+    """Tell the other end that nobody waits, and wait until it has cleaned up."""
+    try:
+        channel.shutdown(socket.SHUT_WR)
+        while channel.recv(1 << 16):
+            pass
+    except OSError:
+        pass  # the other end is gone
+
+
+def result_of(reply: dict[str, Any]) -> Any:
+    """What a reply gives. Raises the HullError that it tells."""
     if "error" in reply:
         failure = reply["error"]
         if failure.get("code") == HULL_ERROR:

@@ -10,7 +10,7 @@ import os
 import shlex
 from typing import Any
 
-from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.display import display
 
 from nbhull.kernel.names import CONTROL_VARIABLE, REPLAY
@@ -23,14 +23,16 @@ from nbhull.runtime.verbs.results import Names, Result
 
 ABOUT_ITSELF = ("info", "stats", "snapshot", "reset", "undo", "snapshots", "diff", "replay")
 """verbs that mean the container in which they are said"""
+TAKE_CELLS = ("run",)
+"""verbs of %%container"""
 
 
 @magics_class
 class ContainerMagics(Magics):
     """Holds the one magic."""
 
-    @line_magic
-    def container(self, line: str) -> Shown | None:
+    @line_cell_magic
+    def container(self, line: str, cell: str | None = None) -> Shown | None:
         """Look after the container that this notebook's kernel runs in.
 
         %container                    what it is, and what it uses
@@ -43,19 +45,28 @@ class ContainerMagics(Magics):
         %container replay [SNAPSHOT]  run the cells since then in a fresh container, and compare
         %container ps                 containers
         %container images             images and snapshots
+        %container run IMAGE COMMAND  run a command in another container
+        %%container run IMAGE         run the cell in another container
         %container help [VERB]        more about each
         """
         try:
-            return shown(self.obey(line))
+            return shown(self.obey(line, cell))
         except HullError as error:
             raise ContainerError(error) from None
 
-    def obey(self, line: str) -> Result | None:
+    def obey(self, line: str, cell: str | None = None) -> Result | None:
         """Do what a line says: None if it will be done when the cell has ended. Raises HullError."""
         verb, values = parse(split(line), "magic")
+        if cell is not None and verb.name not in (*TAKE_CELLS, "help"):
+            raise InvalidInput(f"`{verb.name}` takes no cell", f"write it on one line: %container {verb.name}")
         if not verb.needs_engine:
             return execute(verb, values, None)
         control = os.environ.get(CONTROL_VARIABLE)
+        if verb.name == "run" and control != REPLAY:
+            from nbhull.magics import cells
+
+            cells.run(self.shell, values, cell, control)
+            return None
         if control is None:
             return on_host(verb, values)
         if control == REPLAY:

@@ -49,10 +49,17 @@ def since(before: Mapping[str, int], now: Mapping[str, int]) -> Events:
     return {name: count for name, count in counts.items() if count > 0}
 
 
-def explain_end(status: int, events: Mapping[str, int], limits: Limits, what: str = "the kernel") -> tuple[str, str]:
+def explain_end(
+    status: int,
+    events: Mapping[str, int],
+    limits: Limits,
+    what: str = "the kernel",
+    output: str = "its output is in the server's log",
+) -> tuple[str, str]:
     """Why a process ended, as a message and a hint.
 
-    `status` as `subprocess.Popen.returncode` has it; `events`: what its container met while it ran."""
+    `status` as `subprocess.Popen.returncode` has it; `events`: what its container met while it ran; `output`: where to
+    see what it wrote."""
     if status == -SIGKILL and events.get("oom_kills"):
         return by_memory(f"{what} went over its", f"{what} was killed", events, limits)
     if status == -SIGKILL and events.get("disk_hits"):
@@ -61,11 +68,11 @@ def explain_end(status: int, events: Mapping[str, int], limits: Limits, what: st
     if -status in CRASHES:
         return (
             f"{what} crashed: a program in it was ended by the signal {CRASHES[-status]}",
-            "a library written in C may be broken or of a version that does not fit; its output is in the server's log",
+            f"a library written in C may be broken or of a version that does not fit; {output}",
         )
     if status < 0:
         return f"{what} was ended by the signal {signal_name(-status)}", "somebody, or a program, sent that signal"
-    return f"{what} ended by itself with status {status}", "its output is in the server's log"
+    return f"{what} ended by itself with status {status}", output
 
 
 def explain_limits(events: Mapping[str, int], limits: Limits) -> list[tuple[str, str]]:

@@ -39,6 +39,7 @@ LONGEST_RUN = 900
 """seconds that one of the runs may take; far above what it needs"""
 
 PACKAGES = {
+    "Rscript": "r-base-core",
     "buildah": "buildah",
     "busybox": "busybox-static",
     "bwrap": "bubblewrap",

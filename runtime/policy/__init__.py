@@ -88,6 +88,13 @@ def check_registry(name: str) -> None:
         policy.check_registry(name)
 
 
+def check_siblings() -> None:
+    """Raise Denied where kernels may have no other containers run for them."""
+    policy = load()
+    if policy is not None:
+        policy.refuse_unless("kernels.siblings", "have another container run for it")
+
+
 def fallback() -> Network:
     """The network where none was asked for, and none of a container's own can be had."""
     policy = load()

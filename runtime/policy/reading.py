@@ -115,6 +115,7 @@ SCHEMA: dict[str, tuple[Callable[[Any], Any], str]] = {
     "devices.allowed": (words, "patterns of devices that may be handed in"),
     "gpus.allowed": (flag, "whether GPUs may be handed in"),
     "capabilities.allowed": (capabilities, "capabilities that may be added to the usual ones"),
+    "kernels.siblings": (flag, "whether kernels may have other containers run for them: cells and builds"),
     "security.privileged": (flag, "whether privileged containers may be made"),
     "security.unconfined": (flag, "whether seccomp, no_new_privs or masked paths may be changed"),
 }

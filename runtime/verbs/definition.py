@@ -81,7 +81,17 @@ class Argument:
 class Verb:
     """One verb: what may follow it, and what does it."""
 
-    __slots__ = ("about", "arguments", "examples", "help", "implementation", "name", "needs_engine", "where")
+    __slots__ = (
+        "about",
+        "arguments",
+        "examples",
+        "help",
+        "implementation",
+        "in_notebooks",
+        "name",
+        "needs_engine",
+        "where",
+    )
 
     def __init__(
         self,
@@ -91,6 +101,7 @@ class Verb:
         arguments: tuple[Argument, ...] = (),
         *,
         about: str = "",
+        in_notebooks: str = "",
         examples: tuple[tuple[str, str], ...] = (),
         where: tuple[str, ...] = CLI,
         needs_engine: bool = True,
@@ -103,11 +114,17 @@ class Verb:
         self.arguments = arguments
         self.about = about
         """what a reader must know beyond `help`; paragraphs are separated by an empty line"""
+        self.in_notebooks = in_notebooks
+        """what the magic's readers must know, in place of `about`"""
         self.examples = examples
         """pairs of what follows the program's name, and what it does"""
         self.where = where
         self.needs_engine = needs_engine
         """whether `engine` is an Engine, and not None"""
+
+    def story(self, where: str) -> str:
+        """What readers must know beyond `help`."""
+        return (where == "magic" and self.in_notebooks) or self.about
 
     def options(self, where: str) -> list[Argument]:
         """The options it has on the command line ("cli") or in the magic ("magic")."""

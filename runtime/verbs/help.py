@@ -51,8 +51,8 @@ def overview(where: str, group: str = "") -> str:
 def verb_help(verb: Verb, where: str) -> str:
     """All about one verb."""
     parts = [f"usage: {usage(verb, where)}", "\n".join(wrap(sentence(verb.help), WIDTH))]
-    if verb.about:
-        parts += ["\n".join(wrap(plain(paragraph), WIDTH)) for paragraph in verb.about.split("\n\n")]
+    if story := verb.story(where):
+        parts += ["\n".join(wrap(plain(paragraph), WIDTH)) for paragraph in story.split("\n\n")]
     positionals = verb.positionals(where)
     if positionals:
         parts.append("arguments:\n" + "\n".join(_entry(a.name, explanation(a)) for a in positionals))

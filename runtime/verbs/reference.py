@@ -50,8 +50,8 @@ def section(verb: Verb, where: str) -> str:
     if where == "magic" and verb.name == "info":
         written = "%container [info]"
     lines = [title, f"    {written}\n", verb.help[0].upper() + verb.help[1:] + ".\n"]
-    if verb.about:
-        lines.append(verb.about + "\n")
+    if story := verb.story(where):
+        lines.append(story + "\n")
     arguments = [*verb.positionals(where), *verb.options(where)]
     if arguments:
         lines += ["| | |", "|---|---|", *(row(argument) for argument in arguments), ""]

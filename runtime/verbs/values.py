@@ -133,3 +133,12 @@ def parse_pull(text: str) -> str:
     if text not in ("missing", "always", "never"):
         raise InvalidInput(f"{text!r} does not say when to pull", "choose missing, always or never")
     return text
+
+
+def parse_variable(text: str) -> str:
+    """A variable's name that all languages can have; raises InvalidInput."""
+    from keyword import iskeyword
+
+    if not (text.isascii() and text.isidentifier()) or iskeyword(text) or text.startswith("nbhull_"):
+        raise InvalidInput(f"{text!r} is not a variable's name", "use letters, digits and '_'")
+    return text

@@ -38,6 +38,18 @@ def test_restart_keeps_what_was_installed(lab: Lab) -> None:
     assert lab.run("print(open('/srv/installed').read())").inner_text().strip() == "yes"
 
 
+def test_a_cell_in_another_container_streams_and_is_interrupted(lab: Lab) -> None:
+    lab.open_notebook(CONTAINER)
+    cell = lab.type("%%container run host\necho to-output; echo to-errors >&2; exec sleep 1000")
+    lab.page.keyboard.press("Shift+Enter")
+    cell.locator("[data-mime-type='application/vnd.jupyter.stdout']", has_text="to-output").wait_for()
+    cell.locator("[data-mime-type='application/vnd.jupyter.stderr']", has_text="to-errors").wait_for()
+    assert "[*]" in cell.locator(".jp-InputPrompt").inner_text()
+    lab.menu("Kernel", "Interrupt Kernel")
+    cell.locator(".jp-OutputArea-output", has_text="the cell was interrupted, and its container is gone").wait_for()
+    assert lab.run("%container ps").locator("table tbody tr").count() == 1
+
+
 @pytest.mark.parametrize(
     ("tile", "reason", "hint"),
     [

@@ -115,7 +115,7 @@ def _lacks_nat() -> str | None:
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuset", "io")
 PROGRAMS = (
-    "buildah", "busybox", "bwrap", "chromium", "docker-registry", "dockerd", "git", "htpasswd", "mmdebstrap",
+    "Rscript", "buildah", "busybox", "bwrap", "chromium", "docker-registry", "dockerd", "git", "htpasswd", "mmdebstrap",
     "newuidmap", "podman", "runc", "skopeo", "slirp4netns", "strace", "umoci", "unshare",
 )
 

@@ -14,6 +14,28 @@ from nbhull.runtime.verbs.groups.shared import (
     VALUES,
 )
 
+CELLS = (
+    Argument("--python", "the cell is Python, for the image's own", flag=True, where=MAGIC),
+    Argument("--r", "the cell is R, for the image's own", flag=True, where=MAGIC),
+    Argument(
+        "--interpreter",
+        "what runs the cell, such as `perl -w`: it is given the cell as a file",
+        metavar="COMMAND",
+        where=MAGIC,
+    ),
+    Argument(
+        "--variable",
+        "variable of the notebook that the cell is given, and hands back",
+        short="-v",
+        metavar="NAME",
+        parse=VALUES + "parse_variable",
+        many=True,
+        where=MAGIC,
+    ),
+    Argument("--no-folder", "hand in neither the notebook's folder nor the kernel's others", flag=True, where=MAGIC),
+)
+"""how `%%container run` runs its cell"""
+
 VERBS: tuple[Verb, ...] = (
     Verb(
         "run",
@@ -21,9 +43,13 @@ VERBS: tuple[Verb, ...] = (
         "nbhull.runtime.verbs.containers:run",
         (
             Argument(
-                "--name", "name of the container", metavar="NAME", parse="nbhull.runtime.model:parse_name"
+                "--name",
+                "name of the container",
+                metavar="NAME",
+                parse="nbhull.runtime.model:parse_name",
+                where=CLI,
             ),
-            Argument("--rm", "remove the container when the command has ended", flag=True),
+            Argument("--rm", "remove the container when the command has ended", flag=True, where=CLI),
             Argument(
                 "--pull",
                 "when to get an image from its registry: `missing`, `always` or `never`",
@@ -37,14 +63,19 @@ VERBS: tuple[Verb, ...] = (
                 metavar="PROGRAM",
             ),
             *PROCESS,
-            Argument(
-                "--volume",
-                "hand in a folder or file of this machine at a path of the container; "
-                "`:ro` makes it read-only",
-                short="-v",
-                metavar="SOURCE:TARGET[:ro]",
-                parse=VALUES + "parse_volume",
-                many=True,
+            *CELLS,
+            *(
+                Argument(
+                    "--volume",
+                    "hand in a folder or file of this machine at a path of the container; "
+                    "`:ro` makes it read-only",
+                    short=short,
+                    metavar="SOURCE:TARGET[:ro]",
+                    parse=VALUES + "parse_volume",
+                    many=True,
+                    where=(where,),
+                )
+                for where, short in (("cli", "-v"), ("magic", ""))
             ),
             *LIMITS,
             Argument(
@@ -61,6 +92,7 @@ VERBS: tuple[Verb, ...] = (
                 metavar="[ADDRESS:]OUTSIDE:INSIDE[/udp]",
                 parse=VALUES + "parse_publish",
                 many=True,
+                where=CLI,
             ),
             Argument(
                 "--dns",
@@ -75,6 +107,7 @@ VERBS: tuple[Verb, ...] = (
                 metavar="NAME:ADDRESS",
                 parse=VALUES + "parse_add_host",
                 many=True,
+                where=CLI,
             ),
             Argument(
                 "--hostname",
@@ -82,6 +115,7 @@ VERBS: tuple[Verb, ...] = (
                 short="-h",
                 metavar="NAME",
                 parse=VALUES + "parse_hostname",
+                where=CLI,
             ),
             Argument("IMAGE", "image or snapshot; `host` is this machine's own system", required=True),
             Argument(
@@ -96,6 +130,13 @@ VERBS: tuple[Verb, ...] = (
         "Signals sent to nbhull go on to the command. The exit status is the command's own (128 and the "
         "signal's number if a signal ended it), 125 if nbhull itself failed, 126 if the command cannot be "
         "executed, 127 if it does not exist.",
+        in_notebooks="`%%container run IMAGE` runs the cell in a container made for it; `%container run IMAGE COMMAND` "
+        "runs a command. Options stand before IMAGE. What it writes is shown as it comes; interrupting the kernel ends "
+        "it. The container is gone afterwards; an exit status other than 0 is an error.\n\n"
+        "The cell is for the image's shell, unless --python, --r or --interpreter says otherwise; words behind IMAGE "
+        "are its arguments. The notebook's folder is handed in, and is where it works. `-v NAME` hands in a variable of "
+        "the notebook, and back if the cell has changed it.\n\n"
+        "A kernel in a container can give its cells nothing that it does not have itself.",
         examples=(
             ("run --rm host python3 -c 'print(1 + 1)'", "run Python in a container that is gone afterwards"),
             ("run --rm -it host", "a shell in a container"),
@@ -104,6 +145,7 @@ VERBS: tuple[Verb, ...] = (
                 "a folder read-only, at most 2 GiB of memory, no network",
             ),
         ),
+        where=EVERYWHERE,
     ),
     Verb(
         "ps",

@@ -13,8 +13,8 @@ CONTAINER = Argument("CONTAINER", "name, id or beginning of the id of a containe
 CONTAINERS = Argument("CONTAINER", "names or ids of containers", required=True, many=True)
 
 PROCESS = (
-    Argument("--interactive", "pass standard input on to the command", short="-i", flag=True),
-    Argument("--tty", "give the command a terminal", short="-t", flag=True),
+    Argument("--interactive", "pass standard input on to the command", short="-i", flag=True, where=CLI),
+    Argument("--tty", "give the command a terminal", short="-t", flag=True, where=CLI),
     Argument(
         "--env",
         "set a variable of the environment; without a value it is taken from here",

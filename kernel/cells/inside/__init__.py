@@ -1,0 +1,1 @@
+"""What is copied into the container of a cell, and runs there."""
