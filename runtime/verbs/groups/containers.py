@@ -134,8 +134,8 @@ VERBS: tuple[Verb, ...] = (
         "runs a command. Options stand before IMAGE. What it writes is shown as it comes; interrupting the kernel ends "
         "it. The container is gone afterwards; an exit status other than 0 is an error.\n\n"
         "The cell is for the image's shell, unless --python, --r or --interpreter says otherwise; words behind IMAGE "
-        "are its arguments. The notebook's folder is handed in, and is where it works. `-v NAME` hands in a variable of "
-        "the notebook, and back if the cell has changed it.\n\n"
+        "are its arguments. The notebook's folder is handed in, and is where it works. `-v NAME` hands in a variable "
+        "of the notebook, and back if the cell has changed it.\n\n"
         "A kernel in a container can give its cells nothing that it does not have itself.",
         examples=(
             ("run --rm host python3 -c 'print(1 + 1)'", "run Python in a container that is gone afterwards"),
