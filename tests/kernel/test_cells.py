@@ -33,8 +33,8 @@ def kernels(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                 assert execute(running[name][1], "%load_ext nbhull").status == "ok"
         return running[name]
 
-    bounds = {"memory": "256m", "cpus": 1, "pids": 200, "network": "none"}
-    install_spec("bounded", place.prefix, mounts=["/usr/share:/data:ro"], **bounds)
+    install_spec("bounded", place.prefix, mounts=["/usr/share:/data:ro"], network="none")
+    install_spec("limited", place.prefix, memory="256m", cpus=1, pids=200, network="none")
     yield get  # type: ignore[misc]
     for manager, client in running.values():
         client.stop_channels()
@@ -54,6 +54,14 @@ def both(request: pytest.FixtureRequest, kernels: Callable[[str], Running]) -> R
 @pytest.fixture
 def bounded(kernels: Callable[[str], Running]) -> Running:
     return kernels("bounded")
+
+
+@pytest.fixture
+def limited(kernels: Callable[[str], Running]) -> Running:
+    return kernels("limited")
+
+
+LIMITED = pytest.mark.requires("cgroup-memory", "cgroup-cpu", "cgroup-pids")
 
 
 def cells_of(place: Place) -> list[str]:
@@ -281,14 +289,17 @@ def execute_ps(place: Place, manager: KernelManager) -> int:
 # -- never wider than the kernel -------------------------------------------------------------------
 
 
-@pytest.mark.requires("cgroup-memory")
 def test_a_cell_has_what_its_kernel_has(bounded: Running) -> None:
     _, client = bounded
     outcome = run(client, "host", "ls /sys/class/net; touch /data/x; cat /proc/self/status | grep CapEff")
     assert "lo" in outcome.text
     assert "eth0" not in outcome.text
     assert "Read-only" in outcome.errors
-    outcome = run(client, "--python host", "x = bytearray(400 << 20)")
+
+
+@LIMITED
+def test_a_cell_meets_its_kernel_s_limit(limited: Running) -> None:
+    outcome = run(limited[1], "--python host", "x = bytearray(400 << 20)")
     assert "memory limit of 256 MiB" in outcome.evalue, outcome
 
 
@@ -310,9 +321,6 @@ with socket.socket(socket.AF_UNIX) as channel:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"memory": GIB}, "memory 1.0 GiB, but its kernel has memory 256 MiB"),
-        ({"cpus": 2}, "cpus 2, but its kernel has cpus 1"),
-        ({"pids": 201}, "pids 201, but its kernel has pids 200"),
         ({"network": "host"}, "its kernelspec allows 'none' at most"),
         ({"network": "nat"}, "its kernelspec allows 'none' at most"),
         ({"mounts": ["/etc:/host-etc"]}, "the folder '/etc', which is none of those that its kernel was given"),
@@ -332,6 +340,21 @@ def test_wider_than_the_kernel_is_refused(bounded: Running, place: Place, settin
     reply = ask(bounded[1], settings=settings)
     assert told in reply["error"]["message"]
     assert reply["error"]["data"]["hint"]
+    assert cells_of(place) == []
+
+
+@LIMITED
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"memory": GIB}, "memory 1.0 GiB, but its kernel has memory 256 MiB"),
+        ({"cpus": 2}, "cpus 2, but its kernel has cpus 1"),
+        ({"pids": 201}, "pids 201, but its kernel has pids 200"),
+    ],
+)
+def test_more_than_the_kernel_is_refused(limited: Running, place: Place, settings: dict[str, Any], told: str) -> None:
+    reply = ask(limited[1], settings=settings)
+    assert told in reply["error"]["message"]
     assert cells_of(place) == []
 
 
@@ -368,7 +391,8 @@ def test_malformed_requests(bounded: Running, place: Place, params: dict[str, An
     assert cells_of(place) == []
 
 
-def test_cells_together_have_what_the_kernel_has(bounded: Running, place: Place) -> None:
+@LIMITED
+def test_cells_together_have_what_the_kernel_has(limited: Running, place: Place) -> None:
     code = """import json, os, socket
 def begin(memory):
     channel = socket.socket(socket.AF_UNIX)
@@ -382,10 +406,10 @@ assert '"output"' in first[1], first
 second = begin(101)
 print(second[1])
 first[0].close()"""
-    outcome = execute(bounded[1], code)
+    outcome = execute(limited[1], code)
     assert outcome.status == "ok", outcome.errors
     assert "cells that run use memory 156 MiB of the 256 MiB that they have together" in outcome.text
-    execute(bounded[1], "del first")
+    execute(limited[1], "del first")
     eventually(lambda: cells_of(place) == [], "a cell ends when its connection is closed")
 
 
