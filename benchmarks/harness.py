@@ -6,7 +6,7 @@ import random
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -32,13 +32,23 @@ class Result:
 
     name: str
     samples: dict[str, list[float]]
-    """seconds, by variant, in the order of the rounds; nbhull's is the first"""
+    """seconds (bytes where `unit` says so), by variant, in the order of the rounds; nbhull's is the first"""
     target_ratio: float | None = None
     """the most that nbhull's median over the second variant's should be"""
+    of_fastest: bool = False
+    """whether it is the fastest of the others that counts, and not the second variant"""
     target_ms: float | None = None
     """the most that nbhull's median should be, in milliseconds"""
+    target_mb: float | None = None
+    """the same in megabytes, where the samples are bytes"""
     unavailable: dict[str, str] = field(default_factory=dict)
     """variants that this machine cannot run, and why"""
+    unit: Literal["ms", "MB"] = "ms"
+    """what results are published in"""
+
+    def published(self, value: float) -> float:
+        """A sample in the unit that results are published in."""
+        return round(value * 1e3 if self.unit == "ms" else value / 1e6, 4)
 
     @property
     def medians(self) -> dict[str, float]:
@@ -60,8 +70,10 @@ class Result:
         verdicts = []
         if self.target_ms is not None:
             verdicts.append(subject * 1e3 <= self.target_ms)
+        if self.target_mb is not None:
+            verdicts.append(subject / 1e6 <= self.target_mb)
         if self.target_ratio is not None and others:
-            verdicts.append(subject / others[0] <= self.target_ratio)
+            verdicts.append(subject / (min(others) if self.of_fastest else others[0]) <= self.target_ratio)
         return all(verdicts) if verdicts else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,15 +81,15 @@ class Result:
         return {
             "name": self.name,
             "rounds": len(next(iter(self.samples.values()))),
-            "median_ms": {name: round(value * 1e3, 4) for name, value in self.medians.items()},
+            "unit": self.unit,
+            "median": {name: self.published(value) for name, value in self.medians.items()},
             "against": [asdict(other) for other in self.against()],
             "target_ratio": self.target_ratio,
             "target_ms": self.target_ms,
+            "target_mb": self.target_mb,
             "met": self.met(),
             "unavailable": self.unavailable,
-            "samples_ms": {
-                name: [round(value * 1e3, 4) for value in values] for name, values in self.samples.items()
-            },
+            "samples": {name: [self.published(value) for value in values] for name, values in self.samples.items()},
         }
 
 

@@ -1,4 +1,5 @@
-"""Images between a registry and a store: pulled until something runs in them, pushed after a small change."""
+"""Images between a registry, archives and a store: pulled until something runs in them, pushed after a small change,
+saved, loaded; and the memory that a pull takes."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness import Measurement, Result, measure
@@ -17,115 +18,232 @@ from harness import Measurement, Result, measure
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
+from support import debian_root  # noqa: E402
 from support.peers import Peer, direct, docker, podman  # noqa: E402
 from support.registry import Registry  # noqa: E402
 
 NBHULL = Path(sys.executable).with_name("nbhull")
-PACKAGES = ("python3-numpy", "python3-matplotlib", "git")
-"""what makes a Debian of more than 250 MB"""
+MORE = "mkdir /opt/more && cp -a /usr/lib /usr/bin /opt/more"
+"""what makes the Debian one of more than 300 MB, by one more layer"""
+SCRIPT = "head -c 1000000 /dev/urandom > /new"
 UNLIMITED = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 """Docker and Podman would raise limits, which root may not everywhere"""
-NEEDS = {"docker-registry": "docker-registry", "skopeo": "skopeo", "mmdebstrap": "mmdebstrap", "podman": "podman",
-         "dockerd": "docker.io"}  # fmt: skip
+NEEDS = {"docker-registry": "docker-registry", "mmdebstrap": "mmdebstrap", "podman": "podman",
+         "dockerd": "docker.io", "setpriv": "util-linux"}  # fmt: skip
 """programs, and the Debian packages that they come in"""
+LARGE = 400 << 20
+"""bytes of the one layer whose pull is looked at for memory"""
+GLANCE = 0.01
+"""seconds between two looks at what processes have in memory"""
 
 
 class Hull:
-    """nbhull with a store of its own."""
+    """nbhull with a store of its own, deleted with the folder that it lies in."""
 
     def __init__(self, folder: str) -> None:
         self.environment = {**direct(), "NBHULL_HOME": f"{folder}/store"}
 
-    def run(self, *words: str) -> str:
-        """Run a verb; its output."""
-        command = [str(NBHULL), *words]
+    def run(self, *words: str | Path) -> str:
+        """Run a verb; its output. Raises CalledProcessError, its complaint on standard error."""
         done = subprocess.run(
-            command, check=True, env=self.environment, capture_output=True, text=True
+            [NBHULL, *words], check=True, env=self.environment, stdout=subprocess.PIPE, text=True
         )
         return done.stdout.strip()
 
-    def seconds(self, *words: str) -> float:
+    def seconds(self, *words: str | Path) -> float:
         """How long a verb takes."""
         started = time.perf_counter()
         self.run(*words)
         return time.perf_counter() - started
 
+    def peak(self, *words: str | Path) -> float:
+        """The most bytes that the processes of a verb have in memory together, what they share counted in each. They
+        are told by their environment, since the forks that unpack layers are nobody's children any more."""
+        mark = f"NBHULL_HOME={self.environment['NBHULL_HOME']}\0".encode()
+        ours: dict[int, bool] = {}
+        with subprocess.Popen([NBHULL, *words], env=self.environment, stdout=subprocess.DEVNULL) as process:
+            ours[process.pid] = True
+            most = 0
+            while process.poll() is None:
+                for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+                    if pid not in ours:
+                        ours[pid] = mark in environment(pid)
+                most = max(most, sum(resident(pid) for pid, is_ours in ours.items() if is_ours))
+                time.sleep(GLANCE)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, [NBHULL, *words])
+        return float(most)
+
+
+def environment(pid: int) -> bytes:
+    """What a process was started with; nothing where it has ended, or cannot be asked."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def resident(pid: int) -> int:
+    """Bytes that a process has in memory; none where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
 
 def make_image(folder: str, registry: Registry) -> str:
-    """A Debian with Python and its numbers in the registry, in two layers; gives its name there."""
+    """A Debian with Python in the registry, in two layers of which one has what many systems have; gives its name."""
     hull = Hull(f"{folder}/origin")
-    wanted = [word for package in PACKAGES for word in ("--include", package)]
-    hull.run("bootstrap", *wanted, "debian:bookworm", "base")
-    hull.run("run", "--name", "grown", "base", "sh", "-c", "head -c 20000000 /dev/urandom > /opt/data")
+    hull.run("import", debian_root.tar(), "base")
+    hull.run("run", "--name", "grown", "--network", "none", "base", "sh", "-c", MORE)
     hull.run("snapshot", "grown", "large")
     name = f"{registry.host}/bench/large:1"
     hull.run("push", "-q", "large", name)
+    hull.run("rm", "grown")
     return name
 
 
-def pulls(name: str, hull: Hull, peers: dict[str, Peer], rounds: int) -> Result:
+def settled(measurement: Measurement) -> Measurement:
+    """A measurement that begins when nothing waits to be written, whatever was measured before."""
+
+    def begin() -> float:
+        os.sync()
+        return measurement()
+
+    return begin
+
+
+def quiet(peer: str) -> list[str]:
+    """What keeps Podman from telling its progress; Docker tells none where nobody looks."""
+    return ["-q"] if peer == "podman" else []
+
+
+def plain(peer: str) -> list[str]:
+    """What Podman must be told to speak without TLS; Docker does so with loopback."""
+    return ["--tls-verify=false"] if peer == "podman" else []
+
+
+Peers = dict[str, Peer]
+Each = Callable[[str, Peer], Measurement]
+
+
+def compare(title: str, own: Measurement, each: Each, peers: Peers, rounds: int) -> Result:
+    """nbhull and its peers in turns; as fast as the fastest of them is the aim."""
+    variants = {"nbhull": settled(own), **{name: settled(each(name, peer)) for name, peer in peers.items()}}
+    return Result(title, measure(variants, rounds, warmups=0), target_ratio=1.0, of_fastest=True)
+
+
+def pulls(name: str, hull: Hull, peers: Peers, rounds: int) -> Result:
     """From nothing to the end of a first command in the image."""
 
     def with_hull() -> float:
         seconds = hull.seconds("pull", "-q", name) + hull.seconds("run", "--rm", "--network", "none", name, "true")
         hull.run("rmi", name)
-        hull.run("prune")
         return seconds
 
-    def with_peer(peer: Peer, *options: str) -> Measurement:
+    def with_peer(peer_name: str, peer: Peer) -> Measurement:
         def measurement() -> float:
-            seconds = peer.seconds("pull", "-q", *options, name)
+            seconds = peer.seconds("pull", "-q", *plain(peer_name), name)
             seconds += peer.seconds("run", "--rm", *UNLIMITED, "--network", "none", name, "true")
             peer.run("rmi", "-f", name)
             return seconds
 
         return measurement
 
-    variants: dict[str, Measurement] = {"nbhull": with_hull}
-    for peer_name, peer in peers.items():
-        variants[peer_name] = with_peer(peer, *(["--tls-verify=false"] if peer_name == "podman" else []))
-    return Result("image of 300 MB: pull until a command has run", measure(variants, rounds), target_ratio=1.0)
+    return compare("image of 350 MB: pull until a command has run", with_hull, with_peer, peers, rounds)
 
 
-def pushes(name: str, hull: Hull, peers: dict[str, Peer], rounds: int) -> Result:
-    """A layer of a megabyte on top of an image that the registry has."""
-    number = iter(range(1_000_000))
+def pushes(name: str, hull: Hull, peers: Peers, rounds: int) -> Result:
+    """A layer of a megabyte on top of an image that the registry has; to commit it is not measured."""
+    tags = (f"{name.rpartition(':')[0]}:{number}" for number in range(2, 1_000_000))
 
     def with_hull() -> float:
-        tag = f"hull-{next(number)}"
-        hull.run("run", "--name", tag, "--network", "none", name, "sh", "-c", "head -c 1000000 /dev/urandom > /new")
-        hull.run("snapshot", tag, tag)
-        seconds = hull.seconds("push", "-q", tag, f"{name.rpartition(':')[0]}:{tag}")
-        hull.run("rm", tag)
-        hull.run("rmi", tag)
+        target = next(tags)
+        hull.run("run", "--name", "changed", "--network", "none", name, "sh", "-c", SCRIPT)
+        hull.run("snapshot", "changed", "changed")
+        seconds = hull.seconds("push", "-q", "changed", target)
+        hull.run("rm", "changed")
+        hull.run("rmi", "changed")
         return seconds
 
-    def with_peer(peer: Peer, *options: str) -> Measurement:
+    def with_peer(peer_name: str, peer: Peer) -> Measurement:
         def measurement() -> float:
-            tag = f"peer-{next(number)}"
-            target = f"{name.rpartition(':')[0]}:{tag}"
-            script = "head -c 1000000 /dev/urandom > /new"
-            peer.run("run", "--name", tag, *UNLIMITED, "--network", "none", name, "sh", "-c", script)
-            peer.run("commit", tag, target)
-            seconds = peer.seconds("push", "-q", *options, target)
-            peer.run("rm", tag)
+            target = next(tags)
+            peer.run("run", "--name", "changed", *UNLIMITED, "--network", "none", name, "sh", "-c", SCRIPT)
+            peer.run("commit", *quiet(peer_name), "changed", target)
+            seconds = peer.seconds("push", "-q", *plain(peer_name), target)
+            peer.run("rm", "changed")
             peer.run("rmi", target)
             return seconds
 
         return measurement
 
-    hull.run("pull", "-q", name)
-    variants: dict[str, Measurement] = {"nbhull": with_hull}
-    for peer_name, peer in peers.items():
-        options = ["--tls-verify=false"] if peer_name == "podman" else []
-        peer.run("pull", "-q", *options, name)
-        variants[peer_name] = with_peer(peer, *options)
-    return Result("image of 300 MB: push of a changed megabyte", measure(variants, rounds), target_ratio=1.0)
+    return compare("image of 350 MB: push of a changed megabyte", with_hull, with_peer, peers, rounds)
+
+
+def saves(name: str, hull: Hull, peers: Peers, folder: str, rounds: int) -> Result:
+    """To a docker-archive, which is what Docker and Podman write unless told otherwise."""
+
+    def with_hull() -> float:
+        return hull.seconds("save", "--format", "docker-archive", "-o", f"{folder}/saved", name)
+
+    def with_peer(peer_name: str, peer: Peer) -> Measurement:
+        def measurement() -> float:
+            Path(folder, peer_name).unlink(missing_ok=True)
+            return peer.seconds("save", *quiet(peer_name), "-o", f"{folder}/{peer_name}", name)
+
+        return measurement
+
+    return compare("image of 350 MB: save", with_hull, with_peer, peers, rounds)
+
+
+def loads(name: str, hull: Hull, peers: Peers, folder: str, rounds: int) -> Result:
+    """The archive that Docker has saved, into a store that has nothing of it."""
+    source = f"{folder}/docker"
+
+    def with_hull() -> float:
+        hull.run("rmi", name)
+        os.sync()
+        return hull.seconds("load", "-i", source)
+
+    def with_peer(peer_name: str, peer: Peer) -> Measurement:
+        def measurement() -> float:
+            peer.run("rmi", "-f", name)
+            os.sync()
+            return peer.seconds("load", "-q", "-i", source)
+
+        return measurement
+
+    return compare("image of 350 MB: load", with_hull, with_peer, peers, rounds)
+
+
+def memory(folder: str, registry: Registry) -> Result:
+    """Of a pull whose one layer is large, half of it in one file."""
+    root = Path(folder, "root")
+    root.mkdir()
+    (root / "large").write_bytes(os.urandom(1 << 20) * (LARGE >> 21))
+    for number in range(LARGE >> 21):
+        (root / f"file-{number}").write_bytes(os.urandom(1 << 20))
+    origin, hull = Hull(f"{folder}/origin"), Hull(f"{folder}/memory")
+    with subprocess.Popen(["tar", "-C", root, "-cf", "-", "."], stdout=subprocess.PIPE) as tar:
+        subprocess.run([NBHULL, "import", "-", "one"], check=True, env=origin.environment, stdin=tar.stdout,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+    shutil.rmtree(root)
+    name = f"{registry.host}/bench/one:1"
+    origin.run("push", "-q", "one", name)
+
+    def measurement() -> float:
+        most = hull.peak("pull", "-q", name)
+        hull.run("rmi", name)
+        return most
+
+    samples = measure({"nbhull": measurement}, rounds=3, warmups=0)
+    return Result("pull of a layer of 400 MB: memory of all processes", samples, target_mb=150, unit="MB")
 
 
 def benchmarks(quick: bool) -> Iterator[Result]:
-    """Pull and push, against Docker and Podman; root's only, since Docker is. Nothing for the quick run: to make the
-    image takes longer than all of that."""
+    """Beside Docker and Podman; root's only, since Docker is. Nothing in the quick run, which this alone would take
+    twice as long."""
     if os.getuid() != 0 or quick:
         return
     missing = [package for program, package in NEEDS.items() if shutil.which(program) is None]
@@ -133,7 +251,7 @@ def benchmarks(quick: bool) -> Iterator[Result]:
         print(f"skipped: registries; for them: apt-get install -y {' '.join(missing)}", flush=True)
         return
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-images-", ignore_cleanup_errors=True))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-images-"))
         served = Path(folder, "registry")
         served.mkdir()
         registry = Registry(served, secure=False)
@@ -142,6 +260,17 @@ def benchmarks(quick: bool) -> Iterator[Result]:
         peers = {"docker": stack.enter_context(docker()), "podman": stack.enter_context(podman())}
         hull = Hull(folder)
         yield pulls(name, hull, peers, rounds=3)
-        yield pushes(name, hull, peers, rounds=5)
+        hull.run("pull", "-q", name)
+        for peer_name, peer in peers.items():
+            peer.run("pull", "-q", *plain(peer_name), name)
+        yield pushes(name, hull, peers, rounds=3)
+        yield saves(name, hull, peers, folder, rounds=2)
+        yield loads(name, hull, peers, folder, rounds=2)
+        yield memory(folder, registry)
 
 
+if __name__ == "__main__":
+    import report
+
+    for result in benchmarks(quick=False):
+        print("\n".join(report.rows(result.to_dict(), "root")), flush=True)

@@ -33,9 +33,10 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
-def milliseconds(value: float) -> str:
-    """`4.31 ms` below ten, `43.1 ms` below a hundred, `431 ms` above."""
-    return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms" if value < 100 else f"{value:.0f} ms"
+def shown(value: float, unit: str) -> str:
+    """`4.31 ms` below ten, `43.1 ms` below a hundred, `431 ms` above; other units likewise."""
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f} {unit}"
 
 
 def target(result: dict[str, Any]) -> str:
@@ -45,6 +46,8 @@ def target(result: dict[str, Any]) -> str:
     aims = []
     if result["target_ms"] is not None:
         aims.append(f"≤ {result['target_ms']:g} ms")
+    if result["target_mb"] is not None:
+        aims.append(f"≤ {result['target_mb']:g} MB")
     if result["target_ratio"] is not None:
         aims.append(f"≤ {result['target_ratio']:.2f}")
     return f"{' and '.join(aims)}: {'met' if result['met'] else '**missed**'}"
@@ -52,15 +55,15 @@ def target(result: dict[str, Any]) -> str:
 
 def rows(result: dict[str, Any], run: str) -> list[str]:
     """The table's rows of one benchmark: one for each variant compared, the target beside the first."""
-    subject, *_ = result["median_ms"]
-    own = milliseconds(result["median_ms"][subject])
+    subject, *_ = result["median"]
+    own = shown(result["median"][subject], result["unit"])
     name = f"{result['name']} ({RUNS[run]})"
     if not result["against"]:
         return [f"| {name} | {own} | – | – | {target(result)} |"]
     lines = []
     for number, other in enumerate(result["against"]):
         low, high = other["interval"]
-        peer = f"{other['variant']} {milliseconds(result['median_ms'][other['variant']])}"
+        peer = f"{other['variant']} {shown(result['median'][other['variant']], result['unit'])}"
         comparison = f"{other['ratio']:.3f} ({low:.3f} to {high:.3f})"
         head = f"| {name} | {own}" if number == 0 else "| | "
         lines.append(f"{head} | {peer} | {comparison} | {target(result) if number == 0 else ''} |")
