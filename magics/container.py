@@ -16,13 +16,15 @@ from IPython.display import display
 from nbhull.kernel.names import CONTROL_VARIABLE, REPLAY
 from nbhull.kernel.rpc import ContainerError, call, decode_result
 from nbhull.magics.display import Shown
-from nbhull.runtime.errors import HullError, InvalidInput, NotFound
+from nbhull.runtime.errors import Denied, HullError, InvalidInput, NotFound
 from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.parser import execute, parse
 from nbhull.runtime.verbs.results import Names, Result
 
 ABOUT_ITSELF = ("info", "stats", "snapshot", "reset", "undo", "snapshots", "diff", "replay")
 """verbs that mean the container in which they are said"""
+IN_CONTAINERS = (*ABOUT_ITSELF, "ps", "images")
+"""verbs that a kernel in a container may say, through its control socket"""
 TAKE_CELLS = ("run",)
 """verbs of %%container"""
 
@@ -71,6 +73,11 @@ class ContainerMagics(Magics):
             return on_host(verb, values)
         if control == REPLAY:
             return None  # cells are being run again, which is nothing to do with containers
+        if verb.name not in IN_CONTAINERS:
+            raise Denied(
+                f"`{verb.name}` is about more than the container that this kernel runs in",
+                f"say it in a terminal of the machine: nbhull {line}",
+            )
         params = {key: value for key, value in values.items() if value is not None}
         kernel: Any = getattr(self.shell, "kernel", None)
         if verb.name == "snapshot" and params.pop("memory"):
@@ -100,7 +107,12 @@ def on_host(verb: Verb, values: dict[str, Any]) -> Result:
         )
     from nbhull.kernel.engines import shared_engine
 
-    return execute(verb, values, shared_engine())
+    defaults = {argument.key: argument.default for argument in verb.arguments}
+    result = execute(verb, defaults | values, shared_engine())
+    if result.failures:
+        print(result.text(), end="\n" if result.text() else "")  # what was done all the same
+        raise result.failures[0]
+    return result
 
 
 def split(line: str) -> list[str]:

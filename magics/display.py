@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
+from typing import Any
 
 from nbhull.runtime.verbs.results import Fields, Result, Table
 from nbhull.runtime.verbs.snapshots import Difference
@@ -14,6 +16,16 @@ class Shown:
     def __init__(self, result: Result) -> None:
         self.result = result
         self.data = result.data()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A row by its number, a field by its name."""
+        return self.data[key]
 
     def __repr__(self) -> str:
         return "\n".join([self.result.text(), *self.result.notices])

@@ -201,6 +201,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         about="The files stay.",
         examples=(("stop -t 2 mybox", "SIGTERM, and SIGKILL after two seconds"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "rm",
@@ -208,6 +209,7 @@ VERBS: tuple[Verb, ...] = (
         "nbhull.runtime.verbs.containers:remove",
         (Argument("--force", "stop those that run", short="-f", flag=True), CONTAINERS),
         examples=(("rm -f mybox", "remove a container even if it runs"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "info",

@@ -125,6 +125,7 @@ VERBS: tuple[Verb, ...] = (
         (IMAGE, Argument("NAME", "[REGISTRY/]NAME[:TAG]", required=True, parse=NAME)),
         about="A name belongs to one image: who had it loses it.",
         examples=(("tag debian registry.example.org/team/debian:12", "the name under which it is pushed"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "rmi",
@@ -133,6 +134,7 @@ VERBS: tuple[Verb, ...] = (
         (Argument("--force", "all names of an image that is given by its id", short="-f", flag=True), IMAGES),
         about="An image that containers are made of stays. Layers that no other image or container has go with it.",
         examples=(("rmi debian", "remove an image"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "inspect",
@@ -141,6 +143,7 @@ VERBS: tuple[Verb, ...] = (
         (Argument("NAME", "names or ids of images or containers", required=True, many=True),),
         about="Images are described in the words of `docker image inspect`.",
         examples=(("inspect debian", "its configuration, layers and digests"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "history",
@@ -148,6 +151,7 @@ VERBS: tuple[Verb, ...] = (
         IMPLEMENTED + "history",
         (IMAGE, AS_JSON),
         examples=(("history debian", "the newest step first"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "df",
@@ -157,6 +161,7 @@ VERBS: tuple[Verb, ...] = (
         about="What several share is counted once. `blobs` are layers as they came, kept so that they can be pushed "
         "and saved again without a difference.",
         examples=(("df", "the space used, and what of it can be freed"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "prune",
@@ -172,6 +177,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         about="Containers stay, and so do, without `--all`, snapshots and images with a name.",
         examples=(("prune", "free what was left behind"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "pin",
@@ -181,5 +187,6 @@ VERBS: tuple[Verb, ...] = (
         about="The image must have been pulled or pushed, so that others can get it. Opened elsewhere, the notebook "
         "gets just that image, or an error, never another one.",
         examples=(("pin analysis.ipynb", "have everybody run it in the same image"),),
+        where=EVERYWHERE,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbhull.runtime.verbs.definition import CLI, Argument, Verb
+from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, Argument, Verb
 
 PLAIN_HTTP = Argument(
     "--plain-http", "speak to the registry without TLS; needless for registries of this machine", flag=True, where=CLI
@@ -25,6 +25,7 @@ VERBS: tuple[Verb, ...] = (
         "Private authorities are trusted as Docker and Podman do: `certs.d/REGISTRY/*.crt` in `/etc/containers`, "
         "`/etc/docker` or `~/.config/containers`; proxies are those of `https_proxy` and `no_proxy`.",
         examples=(("pull registry.example.org/team/analysis:2026", "get that image"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "push",
@@ -38,6 +39,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         about="Layers that the registry has are not sent again. Prints the digest under which it can be pulled.",
         examples=(("push analysis registry.example.org/team/analysis:2026", "give it away under that name"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "login",
