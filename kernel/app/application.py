@@ -18,7 +18,7 @@ from traitlets import Type
 from nbhull.kernel.app import debugging, inspection
 from nbhull.kernel.app.checkpoint import Woken
 from nbhull.kernel.app.executing import Executing
-from nbhull.kernel.app.handover import Handover, await_peers, await_subscribers
+from nbhull.kernel.app.handover import Handover, await_subscribers
 from nbhull.kernel.app.kernel import HullKernel
 from nbhull.kernel.app.notices import LimitNotices, show_once
 from nbhull.kernel.app.recording import Recorder
@@ -74,7 +74,6 @@ class HullKernelApp(IPKernelApp):
     def init_kernel(self) -> None:
         """Called by `initialize`: the last moment at which the shell socket is this thread's alone."""
         if self.handover is not None:
-            await_peers(f"{self.ip}-{self.stdin_port}", self.handover.answerers)
             self.handover.finish_request(self.session, self.shell_socket, self.iopub_socket)
         if "hist_file" not in self.config.HistoryManager:
             # Beside the container's files: a database that is always open would have every snapshot copy them all.
@@ -87,6 +86,7 @@ class HullKernelApp(IPKernelApp):
             self.kernel.executing = Executing(self.beside_connection_file(EXECUTING_FILE))
             if self.handover is not None:
                 self.kernel.inherited = self.handover.queue
+                self.kernel.answerers = self.handover.answerers
             self.kernel.memory.baseline = inspection.open_things()
             self.record(self.kernel)
 

@@ -12,7 +12,7 @@ import zmq
 from ipykernel.ipkernel import IPythonKernel
 
 from nbhull.kernel.app.executing import Executing
-from nbhull.kernel.app.handover import connected_peers, describe_request, frames_to_text
+from nbhull.kernel.app.handover import await_peers, connected_peers, describe_request, frames_to_text
 from nbhull.kernel.app.memory import Memory
 from nbhull.kernel.app.recording import Recorder
 from nbhull.kernel.app.revival import ensure_subshell, rebind_kernel
@@ -35,6 +35,8 @@ class HullKernel(IPythonKernel):
         super().__init__(**kwargs)
         self.inherited: list[Frames] = []
         """requests that the kernel before this one had not begun; they go first"""
+        self.answerers = 0
+        """clients that could be asked for input before a reset, and have not been asked since"""
         self.executing: Executing | None = None
         """where the request under way is written down"""
         self._arrived: dict[bytes, Frames] = {}
@@ -132,6 +134,13 @@ class HullKernel(IPythonKernel):
         finally:
             if recorder is not None:
                 recorder.end(code)
+
+    def _input_request(self, *args: Any, **kwargs: Any) -> str:
+        """Called to ask for input. After a reset, who answers may still be on the way back."""
+        answerers, self.answerers = self.answerers, 0
+        app: Any = self.parent
+        await_peers(f"{app.ip}-{app.stdin_port}", answerers)
+        return super()._input_request(*args, **kwargs)  # type: ignore[no-any-return]
 
     def _publish_status(self, status: str, *args: Any, **kwargs: Any) -> None:
         """Called whenever the status changes. A copy does not start: it goes on."""
