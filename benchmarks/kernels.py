@@ -82,6 +82,35 @@ def running(kernelspec: str) -> Iterator[Measurement]:
         manager.shutdown_kernel(now=True)
 
 
+@contextlib.contextmanager
+def reset() -> Iterator[Measurement]:
+    """A reset to a snapshot of the files: from its cell to the reply, which the new kernel sends to the same client."""
+    manager = KernelManager(kernel_name=CONTAINER)
+    manager.start_kernel(stderr=subprocess.DEVNULL)
+    client = connected(manager)
+
+    def execute(code: str) -> float:
+        started = time.perf_counter()
+        reply = client.execute_interactive(
+            code, timeout=TIMEOUT, store_history=False, allow_stdin=False, output_hook=lambda message: None
+        )
+        seconds = time.perf_counter() - started
+        assert reply["content"]["status"] == "ok", reply["content"]
+        return seconds
+
+    try:
+        execute("%container snapshot bench-reset")
+
+        def measurement() -> float:
+            execute("open('/root/changed', 'w').write('changed')")
+            return execute("%container reset bench-reset")
+
+        yield measurement
+    finally:
+        disconnect(client)
+        manager.shutdown_kernel(now=True)
+
+
 def round_trips(quick: bool) -> dict[str, list[float]]:
     """Samples of several pairs of kernels, since two kernels of one kind differ by some percent for as long as they
     run: by where their objects lie, and how their hashes fall."""
@@ -95,9 +124,12 @@ def round_trips(quick: bool) -> dict[str, list[float]]:
 
 
 def benchmarks(quick: bool) -> Iterator[Result]:
-    """Cold start to first reply, and the execute round trip."""
+    """Cold start to first reply, a reset, and the execute round trip."""
     starts = measure(
         {name: cold_start(name) for name in (CONTAINER, BARE)}, rounds=8 if quick else 40, warmups=2
     )
     yield Result("kernel: cold start to first reply", starts, target_ratio=1.05)
+    with reset() as back:
+        resets = measure({CONTAINER: back, BARE: cold_start(BARE)}, rounds=5 if quick else 20, warmups=1)
+    yield Result("kernel: reset of the files to a usable kernel, beside a bare start", resets, target_ratio=1.05)
     yield Result("kernel: execute round trip", round_trips(quick), target_ratio=1.02)

@@ -57,7 +57,7 @@ class HullKernelApp(IPKernelApp):
         publisher.linger = 1000
         publisher.xpub_verbose = 1
         self.iopub_port = self._bind_socket(publisher, self.iopub_port)
-        await_subscribers(publisher, self.handover.subscribers)
+        await_subscribers(publisher, f"{self.ip}-{self.iopub_port}", self.handover.subscribers)
         publisher.xpub_verbose = 0
         self.configure_tornado_logger()
         self.iopub_thread = IOPubThread(publisher, pipe=True)

@@ -21,7 +21,11 @@ RECONNECT_TIMEOUT = 5.0
 """seconds; libzmq's clients come back within 0.2. Those that have gone meanwhile are given up"""
 ANSWERERS_TIMEOUT = 1.0
 """seconds for those who can be asked for input: they come back by themselves like the others"""
+SUBSCRIBING_TIMEOUT = 0.5
+"""seconds from the moment at which all are connected: who waits for a reply alone, and does not look at what is
+published, does not subscribe before it does"""
 RETRY_INTERVAL = 0.005
+LOOK_INTERVAL = 0.05
 
 
 class Handover:
@@ -76,12 +80,16 @@ def await_peers(path: str, count: int) -> None:
         time.sleep(RETRY_INTERVAL)
 
 
-def await_subscribers(publisher: zmq.Socket[Any], count: int) -> None:
-    """Wait until `count` peers have subscribed to an XPUB socket, or are given up."""
+def await_subscribers(publisher: zmq.Socket[Any], path: str, count: int) -> None:
+    """Wait until `count` peers have subscribed to an XPUB socket that listens at `path`, or are given up."""
     deadline = time.monotonic() + RECONNECT_TIMEOUT
+    wanted, are_connected = count, False
     while count > 0 and (left := deadline - time.monotonic()) > 0:
-        if publisher.poll(int(left * 1000) + 1) and publisher.recv()[:1] == b"\x01":
-            count -= 1
+        if publisher.poll(int(min(left, LOOK_INTERVAL) * 1000) + 1):
+            count -= publisher.recv()[:1] == b"\x01"
+        elif not are_connected and connected_peers(path) >= wanted:
+            are_connected = True
+            deadline = min(deadline, time.monotonic() + SUBSCRIBING_TIMEOUT)
 
 
 def describe_request(parent: dict[str, Any], idents: list[bytes]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class HullKernel(IPythonKernel):
         answerers, self.answerers = self.answerers, 0
         app: Any = self.parent
         await_peers(f"{app.ip}-{app.stdin_port}", answerers)
-        return super()._input_request(*args, **kwargs)  # type: ignore[no-any-return]
+        return super()._input_request(*args, **kwargs)
 
     def _publish_status(self, status: str, *args: Any, **kwargs: Any) -> None:
         """Called whenever the status changes. A copy does not start: it goes on."""
