@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -41,6 +42,7 @@ def main() -> NoReturn:
     """Run the command line; the process ends here, without what the interpreter does at its own end if it may."""
     sys.meta_path.append(SiteOnDemand)
     sys.argv[0] = "nbhull"
+    gc.set_threshold(50_000)  # a start makes no garbage worth three looks through all that it has made
     from nbhull.runtime.cli import main
 
     status = main()

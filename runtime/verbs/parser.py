@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from nbhull.runtime.errors import InvalidInput
 from nbhull.runtime.verbs.definition import Argument, Verb
-from nbhull.runtime.verbs.table import verbs
+from nbhull.runtime.verbs.table import groups, verbs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,22 +30,22 @@ def find_verb(words: Sequence[str], where: str = "cli") -> tuple[Verb, list[str]
     """
     if not words and where == "magic":
         words = ["info"]
-    known = verbs(where)
-    for length in (2, 1):
-        name = " ".join(words[:length])
-        for verb in known:
-            if verb.name == name and len(words) >= length:
+    for group in groups(where):
+        for verb in group:
+            length = verb.name.count(" ") + 1
+            if verb.name == " ".join(words[:length]):
                 return verb, list(words[length:])
     program = PROGRAMS[where]
     if not words:
         raise InvalidInput("no verb is given", f"'{program} --help' lists them")
-    group = [verb.name for verb in known if verb.name.startswith(words[0] + " ")]
-    if group and (len(words) == 1 or words[1].startswith("-")):
-        raise InvalidInput(f"'{words[0]}' is no verb by itself", f"one of: {', '.join(group)}")
-    name = " ".join(words[:2]) if group else words[0]
+    known = [verb.name for verb in verbs(where)]
+    members = [name for name in known if name.startswith(words[0] + " ")]
+    if members and (len(words) == 1 or words[1].startswith("-")):
+        raise InvalidInput(f"'{words[0]}' is no verb by itself", f"one of: {', '.join(members)}")
+    name = " ".join(words[:2]) if members else words[0]
     raise InvalidInput(
         f"unknown verb {name!r}",
-        nearest(name, [verb.name for verb in known], f"'{program} --help' lists them"),
+        nearest(name, known, f"'{program} --help' lists them"),
     )
 
 

@@ -34,3 +34,4 @@ def test_a_command_in_a_new_container_imports_nothing_slow(store: Path) -> None:
     modules = done.stdout.split()
     assert "nbhull.runtime.engine" in modules
     assert SLOW.intersection(modules) == set()
+    assert "nbhull.runtime.verbs.groups.images" not in modules, "other verbs' definitions"

@@ -9,7 +9,7 @@ import pytest
 from nbhull.runtime.errors import InvalidInput
 from nbhull.runtime.model import Mount
 from nbhull.runtime.verbs.parser import parse, resolve
-from nbhull.runtime.verbs.table import VERBS, verbs
+from nbhull.runtime.verbs.table import verbs
 
 
 def values(line: str, where: str = "cli") -> dict[str, Any]:
@@ -153,7 +153,7 @@ def test_wrong_usage_is_told_with_what_mends_it(line: str, message: str, hint: s
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+@pytest.mark.parametrize("verb", verbs(), ids=lambda verb: verb.name)
 def test_what_the_table_refers_to_exists(verb: object) -> None:
     from nbhull.runtime.verbs.definition import Verb
 
@@ -161,6 +161,13 @@ def test_what_the_table_refers_to_exists(verb: object) -> None:
     assert callable(resolve(verb.implementation))
     for argument in verb.arguments:
         assert not argument.parse or callable(resolve(argument.parse))
+
+
+def test_no_verb_begins_another() -> None:
+    """So the first one that fits is the one that is meant, and no later group need be read."""
+    names = [verb.name for verb in verbs()]
+    assert len(names) == len(set(names))
+    assert not any(other.startswith(f"{name} ") for name in names for other in names)
 
 
 def test_help_is_asked_for_in_every_usual_way() -> None:

@@ -11,7 +11,7 @@ from nbhull.runtime.verbs import reference
 from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.help import explanation, plain, spelling, verb_help
 from nbhull.runtime.verbs.parser import parse
-from nbhull.runtime.verbs.table import VERBS, verbs
+from nbhull.runtime.verbs.table import verbs
 
 PAGE = Path(__file__).parents[2] / "docs/reference.md"
 
@@ -33,7 +33,7 @@ def test_every_verb_and_option_is_in_the_reference_and_in_help(verb: Verb) -> No
         assert not argument.is_option or spelling(argument).strip() in shown
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+@pytest.mark.parametrize("verb", verbs(), ids=lambda verb: verb.name)
 def test_the_table_is_without_contradictions(verb: Verb) -> None:
     for where in verb.where:
         names = [name for a in verb.options(where) for name in (a.name, a.short) if name]
@@ -46,6 +46,6 @@ def test_the_table_is_without_contradictions(verb: Verb) -> None:
     assert all(line.startswith(verb.name) for line, _ in verb.examples)
 
 
-@pytest.mark.parametrize("line", [line for verb in VERBS for line, _ in verb.examples])
+@pytest.mark.parametrize("line", [line for verb in verbs() for line, _ in verb.examples])
 def test_examples_are_well_formed(line: str) -> None:
     parse(shlex.split(line))
