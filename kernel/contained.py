@@ -65,6 +65,8 @@ class ContainedKernel:
         self.resetting = False
         self.checkpoints = Checkpoints()
         self.siblings = Siblings(self)
+        self.taken: set[str] = set()
+        """ids of the snapshots that were taken of this kernel's containers"""
         self._is_ended_by_us = False
         """the kernel process was told to end"""
         self._telling: Future[None] | None = None
@@ -327,7 +329,9 @@ class ContainedKernel:
         Gives the names of the snapshots whose memory had to go for it, too. Raises HullError."""
         if pid is None:
             asleep = self.checkpoints.pids()
-            return self.engine.snapshot(self._running().id, name, note=note, pinned=pinned, asleep=asleep), []
+            image = self.engine.snapshot(self._running().id, name, note=note, pinned=pinned, asleep=asleep)
+            self.taken.add(image.id)
+            return image, []
         with self._lock:
             process, connection = self._adopt_process(pid)
             try:
@@ -336,6 +340,7 @@ class ContainedKernel:
             except BaseException:
                 process.close()
                 raise
+            self.taken.add(image.id)
             return image, self.checkpoints.put(Checkpoint(image, process, connection))
 
     def _adopt_process(self, pid: int) -> tuple[Process, Mapping[str, Any]]:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from time import time
 from typing import Any, NamedTuple
 
+from nbhull.kernel import panel
 from nbhull.kernel.cells.siblings import CELL_OF
 from nbhull.kernel.contained import ContainedKernel
 from nbhull.kernel.engines import submit
@@ -51,7 +52,6 @@ from nbhull.runtime.verbs.results import (
 from nbhull.runtime.verbs.snapshots import difference_table, snapshot_table
 from nbhull.runtime.verbs.stats import sample
 
-LONGEST_NOTE = 1000
 MAX_CLIENTS = 16
 """connections of one container; the oldest gives way to a new one"""
 CHUNK = 1 << 16
@@ -83,6 +83,7 @@ class ControlService:
             "undo": self.undo,
             "snapshots": self.snapshots,
             "diff": self.diff,
+            **panel.methods(kernel, self.own_id),
         }
         self.long_methods: dict[str, Callable[[dict[str, Any], Stream], Result | dict[str, Any]]] = {
             "run": kernel.siblings.run,
@@ -172,10 +173,10 @@ class ControlService:
     def snapshot(self, params: dict[str, Any]) -> Result:
         """Keep this container's files as an image; with `memory`, the number of the process that holds the kernel's
         memory as it is now."""
-        note, pinned = params.get("note", ""), params.get("pin", False)
-        if not isinstance(note, str) or len(note) > LONGEST_NOTE or not isinstance(pinned, bool):
-            raise InvalidInput("the note is not a text, or too long", f"write at most {LONGEST_NOTE} characters")
-        image, dropped = self.kernel.snapshot(name_in(params), pid_in(params), note=note, pinned=pinned)
+        note, pinned = panel.remarks_in(params)
+        image, dropped = self.kernel.snapshot(
+            name_in(params), pid_in(params), note=note or "", pinned=pinned or False
+        )
         taken = snapshot_taken(image)
         notices = [f"the memory of {name} was dropped: {MEMORY_BUDGET} are kept" for name in dropped]
         return Names(taken.names, notices=[*taken.notices, *notices])

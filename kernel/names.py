@@ -9,6 +9,8 @@ PENDING_FILE = "pending.json"
 EXECUTING_FILE = "executing.json"
 RECORD_FILE = "cells.jsonl"
 """the cells that the kernel has run (`kernel.app.recording`)"""
+PANEL_FILE = "panel.json"
+"""the ids under which the page knows the notebook's panel, for the next kernel to take it over"""
 CONTROL_SOCKET = "control.sock"
 
 CONTROL_VARIABLE = "NBHULL_CONTROL"

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by IPython for `%load_ext nbhull.magics`."""
-    from nbhull.magics import completion
+    from nbhull.magics import completion, panel
     from nbhull.magics.container import ContainerMagics
 
     magics = ContainerMagics(shell)
     shell.register_magics(magics)
     completion.register(shell, magics.listed)
+    panel.register(shell)

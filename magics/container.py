@@ -16,6 +16,7 @@ from IPython.display import display
 from nbhull.kernel.names import CONTROL_VARIABLE, REPLAY
 from nbhull.kernel.rpc import ContainerError, call, decode_result
 from nbhull.magics.display import Shown
+from nbhull.magics.panel import Opened
 from nbhull.runtime.errors import Denied, HullError, InvalidInput, NotFound
 from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.parser import execute, parse
@@ -34,7 +35,7 @@ class ContainerMagics(Magics):
     """Holds the one magic."""
 
     @line_cell_magic
-    def container(self, line: str, cell: str | None = None) -> Shown | None:
+    def container(self, line: str, cell: str | None = None) -> Any:
         """Look after the container that this notebook's kernel runs in.
 
         %container                    what it is, and what it uses
@@ -45,6 +46,7 @@ class ContainerMagics(Magics):
         %container diff [A [B]]       what has changed
         %container snapshots          the tree of snapshots
         %container replay [SNAPSHOT]  run the cells since then in a fresh container, and compare
+        %container panel              all of this to see and to click
         %container ps                 containers
         %container images             images and snapshots
         %container run IMAGE COMMAND  run a command in another container
@@ -123,6 +125,8 @@ def split(line: str) -> list[str]:
         raise InvalidInput(f"the line cannot be read: {str(error).lower()}", "close the quotation") from error
 
 
-def shown(result: Result | None) -> Shown | None:
+def shown(result: Result | None) -> Any:
     """A result as something that a notebook displays; nothing where there is nothing to see."""
+    if isinstance(result, Opened):
+        return result.panel
     return Shown(result) if result is not None and result.text() else None

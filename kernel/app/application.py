@@ -74,7 +74,7 @@ class HullKernelApp(IPKernelApp):
     def init_kernel(self) -> None:
         """Called by `initialize`: the last moment at which the shell socket is this thread's alone."""
         if self.handover is not None:
-            self.handover.finish_request(self.session, self.shell_socket, self.iopub_socket)
+            self.handover.finish_requests(self.session, self.shell_socket, self.iopub_socket)
         if "hist_file" not in self.config.HistoryManager:
             # Beside the container's files: a database that is always open would have every snapshot copy them all.
             self.config.HistoryManager.hist_file = self.beside_connection_file(HISTORY_FILE)
@@ -87,6 +87,7 @@ class HullKernelApp(IPKernelApp):
             if self.handover is not None:
                 self.kernel.inherited = self.handover.queue
                 self.kernel.answerers = self.handover.answerers
+                self.kernel.has_taken_over = True
             self.kernel.memory.baseline = inspection.open_things()
             self.record(self.kernel)
 
@@ -129,6 +130,8 @@ class HullKernelApp(IPKernelApp):
         revive(self)
         if isinstance(self.kernel, HullKernel):
             self.kernel.memory.come_back(woken)
+            for revived in self.kernel.on_revival:
+                revived()
         if woken.problems:
             show_once(self.shell, woken.problems)
 

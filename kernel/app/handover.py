@@ -26,14 +26,19 @@ SUBSCRIBING_TIMEOUT = 0.5
 published, does not subscribe before it does"""
 RETRY_INTERVAL = 0.005
 LOOK_INTERVAL = 0.05
+CELL = "execute_request"
+ENAME = "ContainerReset"
+BROKEN = "the container was reset while this cell ran"
 
 
 class Handover:
     """What the old kernel left to be done."""
 
     def __init__(self, pending: dict[str, Any]) -> None:
-        self.parent: dict[str, Any] = pending["parent"]
-        self.idents = [bytes.fromhex(ident) for ident in pending["idents"]]
+        self.asked = Request(pending) if pending.get("parent") else None
+        """the request that asked for the reset, unless its sender waits for nothing"""
+        self.broken = Request(pending["broken"]) if pending.get("broken") else None
+        """the cell that was under way when something else asked for it"""
         self.message = str(pending.get("message", "reset"))
         self.snapshot = str(pending.get("snapshot") or "")
         """the snapshot's name; empty for the image"""
@@ -43,22 +48,38 @@ class Handover:
         """clients that can be asked for input"""
         self.queue = [text_to_frames(texts) for texts in pending["queue"]]
 
-    def finish_request(self, session: Any, shell: zmq.Socket[Any], iopub: Any) -> None:
-        """Answer the request that asked for the reset, once its sender is back."""
-        said = {"name": "stdout", "text": self.message + "\n"}
-        session.send(iopub, "stream", said, parent=self.parent, ident=b"stream")
-        done = {
-            "status": "ok",
-            "execution_count": self.execution_count,
-            "user_expressions": {},
-            "payload": [],
-        }
-        reply = session.serialize(session.msg("execute_reply", done, parent=self.parent), self.idents)
+    def finish_requests(self, session: Any, shell: zmq.Socket[Any], iopub: Any) -> None:
+        """Answer the request that asked for the reset, once its sender is back; a cell that it broke off fails, and
+        those behind that are not begun."""
+        if self.asked is not None and self.asked.is_cell:
+            said = {"name": "stdout", "text": self.message + "\n"}
+            session.send(iopub, "stream", said, parent=self.asked.parent, ident=b"stream")
+            done = {"status": "ok", "user_expressions": {}, "payload": []}
+            self.reply(session, shell, self.asked, done)
+        if self.broken is None:
+            return
+        failure = {"ename": ENAME, "evalue": BROKEN, "traceback": [f"nbhull: {BROKEN}: {self.message}"]}
+        session.send(iopub, "error", failure, parent=self.broken.parent, ident=b"error")
+        self.reply(session, shell, self.broken, {"status": "error", "user_expressions": {}, **failure})
+        publish_idle(session, iopub, self.broken.parent)
+        waiting, self.queue = self.queue, []
+        for frames in waiting:
+            idents, message = session.feed_identities(frames, copy=False)
+            header = session.deserialize(message, content=False, copy=False)["header"]
+            if header["msg_type"] == CELL:
+                behind = Request({"parent": {"header": header}, "idents": [bytes(i.bytes).hex() for i in idents]})
+                self.reply(session, shell, behind, {"status": "aborted"})
+                publish_idle(session, iopub, behind.parent)
+
+    def reply(self, session: Any, shell: zmq.Socket[Any], request: Request, content: dict[str, Any]) -> None:
+        """Send the reply to a cell, once its sender is back."""
+        content = {"execution_count": self.execution_count, **content}
+        frames = session.serialize(session.msg("execute_reply", content, parent=request.parent), request.idents)
         shell.router_mandatory = 1  # else libzmq drops what is for an unknown peer without a word
         deadline = time.monotonic() + RECONNECT_TIMEOUT
         while time.monotonic() < deadline:
             try:
-                shell.send_multipart(reply)
+                shell.send_multipart(frames)
                 break
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
@@ -68,7 +89,24 @@ class Handover:
 
     def publish_idle(self, session: Any, iopub: Any) -> None:
         """Tell that the request has ended."""
-        session.send(iopub, "status", {"execution_state": "idle"}, parent=self.parent, ident=b"status")
+        if self.asked is not None:
+            publish_idle(session, iopub, self.asked.parent)
+
+
+class Request:
+    """A request whose answer the old kernel owed."""
+
+    def __init__(self, described: dict[str, Any]) -> None:
+        """`described`: what `describe_request` gave."""
+        self.parent: dict[str, Any] = described["parent"]
+        self.idents = [bytes.fromhex(ident) for ident in described["idents"]]
+        self.is_cell = self.parent["header"].get("msg_type") == CELL
+        """whether somebody waits for a reply"""
+
+
+def publish_idle(session: Any, iopub: Any, parent: dict[str, Any]) -> None:
+    """Tell that a request has ended."""
+    session.send(iopub, "status", {"execution_state": "idle"}, parent=parent, ident=b"status")
 
 
 def await_peers(path: str, count: int) -> None:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from tornado.ioloop import PeriodicCallback
 
+from nbhull.kernel.names import CONTROL_VARIABLE
 from nbhull.runtime.errors import Conflict
 
 CHECKPOINT_NAME = "nbhull-memory"
@@ -222,7 +223,7 @@ def open_files(kernel: Any, baseline: frozenset[str]) -> Iterator[OpenFile]:
         if target.startswith("/"):
             if not is_kernels_own(target, kernel):
                 yield open_file(fd, target)
-        elif target not in baseline and not (target.startswith("socket:") and is_named(fd, sockets)):
+        elif target not in baseline and not (target.startswith("socket:") and is_ours(fd, sockets)):
             kind = target.partition(":")[0].replace("anon_inode", target)
             raise Conflict(
                 f"the descriptor {fd} is a {kind} of the user's, which would not come back",
@@ -282,10 +283,16 @@ def loop_descriptors(kernel: Any) -> set[int]:
     return {pair.fileno() for pair in pairs if pair is not None}
 
 
-def is_named(fd: int, prefix: str) -> bool:
-    """Whether it is a Unix socket at a path that begins so, as the kernel's own are."""
+def is_ours(fd: int, prefix: str) -> bool:
+    """Whether it is a Unix socket at a path that begins so, as the kernel's own are, or a question that is being asked
+    through the control socket, as a panel does in a thread of the kernel's."""
     with socket.socket(fileno=os.dup(fd)) as channel:
         if channel.family != socket.AF_UNIX:
             return False
         name = channel.getsockname()
-        return isinstance(name, str) and name.startswith(prefix)
+        if isinstance(name, str) and name.startswith(prefix):
+            return True
+        try:
+            return bool(channel.getpeername() == os.environ.get(CONTROL_VARIABLE))
+        except OSError:
+            return False  # it leads nowhere

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -47,6 +48,10 @@ class HullKernel(IPythonKernel):
         """whether a cell runs in the main shell"""
         self.is_copy = False
         """whether its process was a checkpoint before"""
+        self.has_taken_over = False
+        """whether it goes on with the clients of a kernel that was reset, which may know subshells of that one"""
+        self.on_revival: list[Callable[[], None]] = []
+        """called in a copy when it goes on as the kernel"""
 
     @classmethod
     def instance(cls, *args: Any, **kwargs: Any) -> HullKernel:
@@ -74,7 +79,7 @@ class HullKernel(IPythonKernel):
     async def _forward(self, frames: Frames) -> None:
         with self._arrived_lock:
             self._arrived[signature(frames)] = frames
-        if self.is_copy and (subshell := self._subshell_of(frames)):
+        if (self.is_copy or self.has_taken_over) and (subshell := self._subshell_of(frames)):
             ensure_subshell(self.shell_channel_thread.manager, subshell)
         await super().shell_channel_thread_main(frames)
 
@@ -158,9 +163,10 @@ class HullKernel(IPythonKernel):
                 self.schedule_dispatch(self.dispatch_shell, frames)  # type: ignore[attr-defined]
 
     def surrender(self) -> dict[str, Any]:
-        """The request being executed, and those behind it, as plain data for the next kernel.
+        """The request being executed, and those behind it, as plain data for the next kernel. What asks for the
+        reset may be no cell, but a comm's message; then the cell that runs meanwhile is told of as `broken`.
 
-        To be called from the thread that executes.
+        To be called from the thread that executes the asking request.
         """
         if self._reads_in_thread():
             with self._arrived_lock:
@@ -176,8 +182,12 @@ class HullKernel(IPythonKernel):
             queue = [args[0] for _, dispatch, args in waiting if dispatch == self.dispatch_shell]
         app: Any = self.parent
         idents: Any = self._parent_ident["shell"]
+        parent = self.get_parent("shell")
+        running = self.executing.request if self.executing is not None else None
+        is_own = running is not None and running["parent"]["header"].get("msg_id") == parent["header"].get("msg_id")
         return {
-            **describe_request(self.get_parent("shell"), idents),
+            **describe_request(parent, idents),
+            "broken": None if is_own else running,
             "execution_count": self.execution_count,
             "queue": [frames_to_text(frames) for frames in queue],
             "subscribers": connected_peers(f"{app.ip}-{app.iopub_port}"),

@@ -4,15 +4,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from nbhull.kernel.app import checkpoint, inspection
 from nbhull.kernel.names import CONTROL_VARIABLE, MEMORY_BUDGET
 from nbhull.kernel.rpc import call
 from nbhull.runtime.errors import Conflict
+
+INTERVAL = 0.02
+"""seconds between two looks whether the kernel is at rest"""
+TRIES = 50
 
 
 class Memory:
@@ -74,6 +80,18 @@ class Memory:
         for oldest in list(self.held)[:-MEMORY_BUDGET]:
             del self.held[oldest]  # the result tells of it
         return result
+
+    async def take_between(self, params: dict[str, Any]) -> Any:
+        """The same between two cells: to be awaited in the main event loop. Raises HullError."""
+        lock = getattr(self.kernel, "_main_asyncio_lock", None)  # ipykernel 7 holds it for each request
+        async with lock or nullcontext():
+            while self.kernel.is_executing:  # ipykernel 6, in a cell that awaits
+                await asyncio.sleep(INTERVAL)
+            for _ in range(TRIES):  # the request that asked for this may be just ending
+                if not any(inspection.subshells(self.kernel).values()):
+                    break
+                await asyncio.sleep(INTERVAL)
+            return self.take(params)
 
     def look_after(self) -> None:
         """Tell of memory that was lost since the last look."""

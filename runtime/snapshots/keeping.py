@@ -1,4 +1,4 @@
-"""Snapshots that nobody asked for, kept under a budget."""
+"""What is written on snapshots, and those that nobody asked for, kept under a budget."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ def prune(store: Store, launcher: Client) -> list[str]:
         if os.path.isdir(store.path("layers", layer)):
             launcher.request("delete", path=f"layers/{layer}")
     return [row["id"] for row in gone]
+
+
+def annotate(store: Store, identity: str, *, note: str | None = None, pinned: bool | None = None) -> None:
+    """Write a note on an image, or pin it (False: no more)."""
+    if note is not None:
+        store.query("update images set note = ? where id = ?", note, identity)
+    if pinned is not None:
+        store.query("update images set pinned = ? where id = ?", int(pinned), identity)
 
 
 def forget(store: Store, identity: str) -> None:

@@ -1,6 +1,11 @@
 """Every notebook kernel in a container of its own: no Docker, no daemon, no root needed."""
 
+from __future__ import annotations
+
 __version__ = "0.1.0"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nbhull.magics.panel.widget import Panel
 
 
 def load_ipython_extension(shell: object) -> None:
@@ -8,3 +13,10 @@ def load_ipython_extension(shell: object) -> None:
     from nbhull import magics
 
     magics.load_ipython_extension(shell)  # type: ignore[arg-type]
+
+
+def panel() -> Panel | None:
+    """This notebook's container as a panel of widgets, as `%container panel` shows it (`nbhull.magics.panel`)."""
+    from nbhull.magics.panel import panel
+
+    return panel()

@@ -90,4 +90,14 @@ VERBS: tuple[Verb, ...] = (
         ),
         where=EVERYWHERE,
     ),
+    Verb(
+        "panel",
+        "show this notebook's container: its snapshots, what it uses, and buttons for what can be done",
+        "nbhull.magics.panel:verb",
+        about="The tree of snapshots, where the notebook stands in it, differences as folders and lines of text, "
+        "charts of processors, memory, disk and network, and a log. It goes on after a reset. Python can have it as "
+        "`nbhull.panel()`.",
+        where=MAGIC,
+        needs_engine=False,
+    ),
 )
