@@ -51,7 +51,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"mounts": ["/no/such/folder"]}, "/no/such/folder"),
     ({"mounts": [{"source": "/etc", "target": "/proc/1"}]}, "/proc/1"),
     ({"environment": {"A B": "1"}}, "is not a variable's name"),
-    ({"control": "siblings"}, "sets control wrongly"),
+    ({"control": "host"}, "sets control wrongly"),
     ({"memroy": "1g"}, "unknown container setting 'memroy'"),
     ({"kernel": "no-such-kernel"}, "no kernelspec 'no-such-kernel'"),
     ({"prefix": "/no/such/prefix"}, "/no/such/prefix"),

@@ -34,7 +34,7 @@ def kernels(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         return running[name]
 
     install_spec("bounded", place.prefix, mounts=["/usr/share:/data:ro"], network="none")
-    install_spec("limited", place.prefix, memory="256m", cpus=1, pids=200, network="none")
+    install_spec("limited-cells", place.prefix, memory="256m", cpus=1, pids=200, network="none")
     yield get  # type: ignore[misc]
     for manager, client in running.values():
         client.stop_channels()
@@ -58,7 +58,7 @@ def bounded(kernels: Callable[[str], Running]) -> Running:
 
 @pytest.fixture
 def limited(kernels: Callable[[str], Running]) -> Running:
-    return kernels("limited")
+    return kernels("limited-cells")
 
 
 LIMITED = pytest.mark.requires("cgroup-memory", "cgroup-cpu", "cgroup-pids")
