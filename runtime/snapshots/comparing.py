@@ -154,7 +154,7 @@ class Comparer:
             if gone and path.startswith(gone):
                 continue  # told with its folder
             what = "added" if before is None else "deleted" if after is None else "changed"
-            if what == "deleted" and before is not None and before.kind == "d":
+            if before is not None and before.kind == "d" and (after is None or after.kind != "d"):
                 gone = f"{path}/"
             found.append(Change(f"{at.rstrip('/')}/{path}", what, before, after))
         return found
