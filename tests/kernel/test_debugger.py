@@ -76,6 +76,6 @@ def test_its_class_is_ipykernels_for_whoever_imports_it(start: Start) -> None:
 def test_it_works_in_a_kernel_whose_memory_was_put_back(start: Start) -> None:
     """That of a copy speaks to the copy's sockets, though it is made from what the first kernel gave it."""
     _, client = start()
-    assert execute(client, "%container snapshot --memory kept").status == "ok"
-    assert execute(client, "%container reset kept").status == "ok"
+    assert execute(client, "%container snapshot --memory debugged").status == "ok"
+    assert execute(client, "%container reset debugged").status == "ok"
     meet_breakpoint(client)
