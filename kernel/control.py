@@ -14,7 +14,6 @@ import logging
 import os
 import selectors
 import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -28,7 +27,6 @@ from nbhull.kernel.contained import ContainedKernel
 from nbhull.kernel.engines import submit
 from nbhull.kernel.names import CONTROL_SOCKET, MEMORY_BUDGET
 from nbhull.kernel.rpc import (
-    HULL_ERROR,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -36,9 +34,12 @@ from nbhull.kernel.rpc import (
     METHOD_NOT_FOUND,
     PARSE_ERROR,
     encode_result,
+    error_of,
+    line_of,
 )
 from nbhull.kernel.streams import Stream
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, NotFound
+from nbhull.runtime.launcher import wire
 from nbhull.runtime.model import parse_name
 from nbhull.runtime.verbs.results import (
     Names,
@@ -145,12 +146,12 @@ class ControlService:
         except RequestError as error:
             reply = {"error": {"code": error.code, "message": error.message}}
         except HullError as error:
-            reply = {"error": {"code": HULL_ERROR, "message": error.message, "data": error.to_dict()}}
+            reply = {"error": error_of(error)}
         except Exception as error:
             # a defect of ours, or the machine's: who asks is told that there is no answer, and waits no longer
             logging.getLogger("nbhull").error("a request from a container failed", exc_info=error)
             reply = {"error": {"code": INTERNAL_ERROR, "message": "internal error: the server's log has it"}}
-        return json.dumps({"jsonrpc": "2.0", "id": identity, **reply}).encode() + b"\n"
+        return line_of({"id": identity, **reply})
 
     def info(self, params: dict[str, Any]) -> Result:
         """This container, and what it uses."""
@@ -240,13 +241,6 @@ class ControlService:
         if container is None:
             raise Conflict("the kernel is being stopped", "start it again")
         return container.id
-
-
-def peer_of(channel: socket.socket) -> int:
-    """The id of the user who connected, as it was then (unix(7), SO_PEERCRED)."""
-    credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("=iII"))
-    uid: int = struct.unpack("=iII", credentials)[1]
-    return uid
 
 
 def identity_of(path: str) -> tuple[int, int] | None:
@@ -366,7 +360,7 @@ class ControlThread:
             channel, _ = service.listener.accept()
         except OSError:
             return  # it was gone before we came, or the container has used up our descriptors for now
-        if not any(peer_of(channel) in ids for ids in service.users):
+        if not any(wire.peer_user(channel) in ids for ids in service.users):
             channel.close()
             return
         channel.setblocking(False)

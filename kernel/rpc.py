@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from nbhull.runtime.errors import Denied, HullError, InvalidInput, ProcessFailed
+from nbhull.runtime.errors import Denied, HullError, InvalidInput, NotFound, ProcessFailed
 from nbhull.runtime.verbs.results import Fields, Names, Result, Table, Text
 from nbhull.runtime.verbs.snapshots import Difference
 
@@ -44,21 +44,32 @@ def call(path: str, method: str, params: dict[str, Any]) -> Any:
     Blocks until it answers. Raises the HullError that it answers with, ProcessFailed if it is gone,
     and Denied where the kernelspec gives this kernel no control socket.
     """
-    refuse_none(path)
-    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
+    request = request_line(method, params)
     if len(request) > MAX_REQUEST and params.get("pending", {}).get("queue"):
         # too much waits behind a reset: its senders would rather see it lost than the reset refused
         return call(path, method, {**params, "pending": {**params["pending"], "queue": []}})
-    try:
-        with socket.socket(socket.AF_UNIX) as channel:
-            channel.connect(path)
+    with connect(path) as channel:
+        try:
             channel.sendall(request)
             line = channel.makefile("rb").readline()
-    except OSError as error:
-        raise unreachable(error) from error
-    if not line:
-        raise ProcessFailed("the Jupyter server that made this container did not answer", "see the server's log")
-    return result_of(json.loads(line))
+        except OSError as error:
+            raise unreachable(error) from error
+    return result_in(line)
+
+
+def line_of(message: dict[str, Any]) -> bytes:
+    """A message of JSON-RPC as it is sent, with its line end."""
+    return json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n"
+
+
+def request_line(method: str, params: dict[str, Any]) -> bytes:
+    """A request that is the only one under way on its connection."""
+    return line_of({"id": 1, "method": method, "params": params})
+
+
+def error_of(error: HullError) -> dict[str, Any]:
+    """A HullError as the `error` of a reply, from which the other end makes it again."""
+    return {"code": HULL_ERROR, "message": error.message, "data": error.to_dict()}
 
 
 def refuse_none(path: str) -> None:
@@ -69,11 +80,23 @@ def refuse_none(path: str) -> None:
         )
 
 
+def uncontained() -> NotFound:
+    """The error for what is about a kernel's container, where it has none."""
+    return NotFound(
+        "this kernel does not run in a container", "choose the kernel `Python 3 (container)` for this notebook"
+    )
+
+
 def unreachable(error: OSError) -> ProcessFailed:
     """The error for a server that is gone."""
     return ProcessFailed(
         f"the Jupyter server that made this container cannot be reached: {error.strerror}", "restart the kernel"
     )
+
+
+def unanswered() -> ProcessFailed:
+    """The error for a server that has closed the connection instead."""
+    return ProcessFailed("the Jupyter server that made this container did not answer", "see the server's log")
 
 
 def connect(path: str) -> socket.socket:
@@ -95,7 +118,7 @@ def converse(
 
     Interrupted, it tells the other end, and raises when all that was begun there has been ended. Raises what `call`
     does."""
-    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
+    request = request_line(method, params)
     if len(request) > MAX_REQUEST:
         raise InvalidInput(
             f"the request is longer than {MAX_REQUEST >> 20} MiB",
@@ -115,7 +138,7 @@ def converse(
         except BaseException:
             await_end(channel)
             raise
-    raise ProcessFailed("the Jupyter server that made this container did not answer", "see the server's log")
+    raise unanswered()
 
 
 def await_end(channel: socket.socket) -> None:
@@ -126,6 +149,13 @@ def await_end(channel: socket.socket) -> None:
             pass
     except OSError:
         pass  # the other end is gone
+
+
+def result_in(line: bytes) -> Any:
+    """What a line with a reply gives. Raises the HullError that it tells, and ProcessFailed if none came."""
+    if not line:
+        raise unanswered()
+    return result_of(json.loads(line))
 
 
 def result_of(reply: dict[str, Any]) -> Any:

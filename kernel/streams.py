@@ -6,7 +6,6 @@ Such a request has its connection for itself, and a thread; it ends when the oth
 from __future__ import annotations
 
 import base64
-import json
 import select
 import socket
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from nbhull.kernel.rpc import HULL_ERROR, encode_result
+from nbhull.kernel.rpc import encode_result, error_of, line_of
 from nbhull.runtime.errors import HullError
 from nbhull.runtime.verbs.results import Result
 
@@ -58,7 +57,7 @@ class Stream:
 
     def send(self, message: dict[str, Any]) -> None:
         """One message of JSON-RPC. Raises AskerGone."""
-        line = json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n"
+        line = line_of(message)
         try:
             with self.lock:
                 self.channel.sendall(line)
@@ -73,7 +72,7 @@ class Stream:
         except AskerGone:
             reply = {"result": {"interrupted": True}}
         except HullError as error:
-            reply = {"error": {"code": HULL_ERROR, "message": error.message, "data": error.to_dict()}}
+            reply = {"error": error_of(error)}
         except BaseException:
             self.channel.close()
             raise

@@ -14,7 +14,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.display import display
 
 from nbhull.kernel.names import CONTROL_VARIABLE, REPLAY
-from nbhull.kernel.rpc import ContainerError, call, decode_result
+from nbhull.kernel.rpc import ContainerError, call, decode_result, uncontained
 from nbhull.magics.display import Shown
 from nbhull.magics.panel import Opened
 from nbhull.runtime.errors import Denied, HullError, InvalidInput, NotFound
@@ -103,10 +103,7 @@ class ContainerMagics(Magics):
 def on_host(verb: Verb, values: dict[str, Any]) -> Result:
     """A verb said in a kernel that runs in no container."""
     if verb.name in ABOUT_ITSELF:
-        raise NotFound(
-            "this kernel does not run in a container",
-            "choose the kernel `Python 3 (container)` for this notebook",
-        )
+        raise uncontained()
     from nbhull.kernel.engines import shared_engine
 
     defaults = {argument.key: argument.default for argument in verb.arguments}

@@ -10,8 +10,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from nbhull.kernel.names import CONTROL_VARIABLE, PANEL_FILE, REPLAY
-from nbhull.kernel.rpc import ContainerError
-from nbhull.runtime.errors import Denied, HullError, NotFound
+from nbhull.kernel.rpc import ContainerError, refuse_none, uncontained
+from nbhull.runtime.errors import HullError, NotFound
 from nbhull.runtime.verbs.results import Result
 
 if TYPE_CHECKING:
@@ -34,13 +34,10 @@ def open_panel() -> Panel | None:
     """The same; raises HullError."""
     control = os.environ.get(CONTROL_VARIABLE)
     if control is None:
-        raise NotFound(
-            "this kernel does not run in a container", "choose the kernel `Python 3 (container)` for this notebook"
-        )
+        raise uncontained()
     if control == REPLAY:
         return None
-    if control == "none":
-        raise Denied("the kernelspec gives this kernel no control over its container", 'set "control": "self" in it')
+    refuse_none(control)
     kernel = running_kernel()
     if kernel is None:
         raise NotFound("this kernel can have no panel", "it can where Python 3.11 or later runs")
@@ -76,6 +73,11 @@ def running_kernel() -> Any:
     return kernel if hasattr(kernel, "surrender") else None
 
 
+def memory_of(control: str) -> str:
+    """Path of the file that tells the next kernel of the panel; `control`: the control socket's."""
+    return f"{os.path.dirname(control)}/{PANEL_FILE}"
+
+
 def register(shell: Any) -> None:
     """Have a kernel take over the panel of the one before it, now and whenever it comes back from a checkpoint."""
     kernel: Any = getattr(shell, "kernel", None)
@@ -88,7 +90,7 @@ def register(shell: Any) -> None:
 def restore(kernel: Any) -> None:
     """Go on with the panel that stands in the page, if there is one, as soon as the kernel runs."""
     control = os.environ.get(CONTROL_VARIABLE, "none")
-    if control in ("none", REPLAY) or not os.path.exists(f"{os.path.dirname(control)}/{PANEL_FILE}"):
+    if control in ("none", REPLAY) or not os.path.exists(memory_of(control)):
         return
     from tornado.ioloop import IOLoop
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from nbhull.kernel.rpc import call
+from nbhull.kernel.rpc import ContainerError, call
 from nbhull.magics.panel import talk
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput
 
@@ -102,7 +102,7 @@ class Deeds:
 
     def tell_failure(self, error: HullError, request: Request | None = None) -> None:
         """Tell the page why something was not done."""
-        text = f"{error.message}. {error.hint}" if error.hint else error.message
+        text = str(ContainerError(error))
         self.panel.say(text, failed=True)
         self.panel.send({"kind": "failed", "do": (request or {}).get("do"), "text": text})
 

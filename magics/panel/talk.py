@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
-from nbhull.kernel.rpc import HULL_ERROR, MAX_REQUEST
-from nbhull.runtime.errors import HullError, ProcessFailed
+from nbhull.kernel.rpc import MAX_REQUEST, request_line, result_in, unreachable
 
 
 async def ask(path: str, method: str, params: dict[str, Any]) -> Any:
@@ -15,21 +13,12 @@ async def ask(path: str, method: str, params: dict[str, Any]) -> Any:
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=4 * MAX_REQUEST)
     except OSError as error:
-        raise ProcessFailed("the Jupyter server cannot be reached", "restart the kernel") from error
+        raise unreachable(error) from error
     try:
-        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        writer.write(json.dumps(request).encode() + b"\n")
+        writer.write(request_line(method, params))
         line = await reader.readline()
     except OSError as error:
-        raise ProcessFailed("the Jupyter server cannot be reached", "restart the kernel") from error
+        raise unreachable(error) from error
     finally:
         writer.close()
-    if not line:
-        raise ProcessFailed("the Jupyter server did not answer", "see the server's log")
-    reply = json.loads(line)
-    if "error" not in reply:
-        return reply["result"]
-    failure = reply["error"]
-    if failure.get("code") == HULL_ERROR:
-        raise HullError.from_dict(failure["data"])
-    raise HullError(f"the server refused the request: {failure.get('message')}", "see the server's log")
+    return result_in(line)

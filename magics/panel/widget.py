@@ -24,7 +24,8 @@ from ipykernel.comm.comm import BaseComm
 from ipykernel.kernelbase import Kernel
 from ipywidgets import Layout
 
-from nbhull.kernel.names import CONTROL_VARIABLE, PANEL_FILE
+from nbhull.kernel.names import CONTROL_VARIABLE
+from nbhull.magics.panel import memory_of
 from nbhull.magics.panel.beat import Beat
 from nbhull.magics.panel.deeds import Deeds
 
@@ -124,7 +125,7 @@ class Panel(anywidget.AnyWidget):
 
     def remember(self) -> None:
         """Leave for the next kernel what it needs to take this over."""
-        path = f"{os.path.dirname(self.control)}/{PANEL_FILE}"
+        path = memory_of(self.control)
         known = {"model": self.model_id, "layout": self.layout.model_id, "log": self.log}
         with open(f"{path}.new", "w") as file:
             json.dump(known, file)
@@ -190,7 +191,7 @@ def reattached(identity: str) -> BaseComm:
 def remembered(control: str) -> dict[str, Any] | None:
     """What `Panel.remember` has left; None if there is nothing."""
     try:
-        with open(f"{os.path.dirname(control)}/{PANEL_FILE}") as file:
+        with open(memory_of(control)) as file:
             known: dict[str, Any] = json.load(file)
     except FileNotFoundError:
         return None
@@ -200,6 +201,6 @@ def remembered(control: str) -> dict[str, Any] | None:
 def forget(control: str) -> None:
     """Leave nothing for the next kernel."""
     try:
-        os.unlink(f"{os.path.dirname(control)}/{PANEL_FILE}")
+        os.unlink(memory_of(control))
     except FileNotFoundError:
         pass  # the container is going away

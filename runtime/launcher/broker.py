@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import struct
 
 from nbhull.runtime import cgroups, network, usermap
 from nbhull.runtime.errors import HostUnable, HullError, LauncherLost, NotFound, SyscallFailed
@@ -210,10 +209,9 @@ class Launcher:
                 remove_tree(f"{self.folder}/{name}")
 
     def accept(self) -> None:
-        """A process connects: only the user's own and root's may ask anything (unix(7), SO_PEERCRED)."""
+        """A process connects: only the user's own and root's may ask anything."""
         client = self.listener.accepted()
-        _, uid, _ = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid not in (os.getuid(), 0):
+        if wire.peer_user(client) not in (os.getuid(), 0):
             client.close()
             return
         self.clients[client.fileno()] = client

@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import marshal
 import os
+import struct
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost
 from nbhull.runtime.lean import Socket, socket
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 INLINE = 60_000
 """bytes; a larger request travels in a memory file, since a packet may not exceed the socket's buffer"""
 LARGEST = 8 << 20
+PEER = struct.Struct("=iII")
+"""struct ucred: process, user, group"""
 DESCRIPTORS = 128
 """at most, in one message; the kernel's own bound is 253 (SCM_MAX_FD)"""
 
@@ -29,6 +32,13 @@ DESCRIPTORS = 128
 def pair() -> tuple[Socket, Socket]:
     """Two connected ends."""
     return Socket.pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def peer_user(channel: socket.socket) -> int:
+    """The id of the user who connected a Unix socket, as it was then (unix(7), SO_PEERCRED)."""
+    credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+    uid: int = PEER.unpack(credentials)[1]
+    return uid
 
 
 def send_request(channel: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
