@@ -328,20 +328,21 @@ class ContainedKernel:
         """Keep the container's files as an image; and the kernel's memory, if a process of the container holds it.
         Gives the names of the snapshots whose memory had to go for it, too. Raises HullError."""
         if pid is None:
-            asleep = self.checkpoints.pids()
-            image = self.engine.snapshot(self._running().id, name, note=note, pinned=pinned, asleep=asleep)
-            self.taken.add(image.id)
-            return image, []
+            return self._keep_files(name, self.checkpoints.pids(), note, pinned), []
         with self._lock:
             process, connection = self._adopt_process(pid)
             try:
-                asleep = [*self.checkpoints.pids(), pid]
-                image = self.engine.snapshot(self._running().id, name, note=note, pinned=pinned, asleep=asleep)
+                image = self._keep_files(name, [*self.checkpoints.pids(), pid], note, pinned)
             except BaseException:
                 process.close()
                 raise
-            self.taken.add(image.id)
             return image, self.checkpoints.put(Checkpoint(image, process, connection))
+
+    def _keep_files(self, name: str | None, asleep: Sequence[int], note: str, pinned: bool) -> Image:
+        """Keep the container's files as an image; `asleep`: the processes in it that hold memory."""
+        image = self.engine.snapshot(self._running().id, name, note=note, pinned=pinned, asleep=asleep)
+        self.taken.add(image.id)
+        return image
 
     def _adopt_process(self, pid: int) -> tuple[Process, Mapping[str, Any]]:
         """A process that the kernel started, and the connection that both have."""

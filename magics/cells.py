@@ -128,10 +128,9 @@ def ask(
         print(f"nbhull: {folder.notice.partition(': ')[0]}.", file=sys.stderr)
     mount = folder.mount if folder is not None else None
     spec = spec_on_host(values, mount)
-    if mount is not None:
-        user = params["user"] or spec.confinement.user or "0"
-        params = params | {"cwd": params["cwd"] or mount.target, "user": user}
     cell = cell_in(params)
+    if mount is not None:
+        cell = cell.placed(spec.confinement.user or "0", mount.target)
     ours, theirs = socket.socketpair()
 
     def serve() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from nbhull.kernel.cells import inside
 from nbhull.kernel.cells.inside import values
-from nbhull.kernel.cells.running import FOLDER, SHELL
+from nbhull.kernel.cells.running import FOLDER, OUT, SHELL
 from nbhull.runtime.errors import InvalidInput
 
 LONGEST_VARIABLE = 100_000
@@ -143,7 +143,7 @@ class Other(Shell):
 
     def env(self) -> dict[str, str]:
         """Variables of the environment for it."""
-        return {**self.given, "NBHULL_OUT": f"{FOLDER}/out"}
+        return {**self.given, "NBHULL_OUT": f"{FOLDER}/{OUT}"}
 
     def files(self) -> dict[str, str]:
         """What it is given beside the cell."""

@@ -413,8 +413,8 @@ class Engine:
         that none need look at them. Raises Conflict when the name is taken."""
         from nbhull.runtime.snapshots import taking
 
-        taken = taking.take(self, ref, name, note=note, pinned=pinned, asleep=asleep)
-        return image_of(self.store.find("images", taken[0], "image"), *taken[1:])
+        image, road, reason = taking.take(self, ref, name, note=note, pinned=pinned, asleep=asleep)
+        return image_of(self.store.find("images", image, "image"), road, reason)
 
     def reset(self, ref: str, name: str | None = None, *, keep: Collection[int] = ()) -> Container:
         """Put the container's files back on a snapshot (None: the last one made or reset to, else the image itself).

@@ -33,30 +33,26 @@ class LateDebugger:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._arguments = args, kwargs
         self._lock = threading.Lock()
-        self._made: Any = None
+        self.made: Any = None
+        """ipykernel's debugger; None if nothing has asked for it"""
         self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self.finish: Callable[[Any], None] | None = None
         """called with ipykernel's debugger when it has been made"""
 
     @property
-    def made(self) -> Any:
-        """ipykernel's debugger; None if nothing has asked for it."""
-        return self._made
-
-    @property
     def is_started(self) -> bool:
         """Whether a client debugs."""
-        return self._made is not None and bool(self._made.is_started)
+        return self.made is not None and bool(self.made.is_started)
 
     async def handle_stopped_event(self) -> None:
         """Called in a loop from the kernel's start on, in the thread of the control channel."""
         with self._lock:
-            if self._made is None:
+            if self.made is None:
                 self._waiting = asyncio.get_running_loop(), asyncio.Event()
         if self._waiting is not None:
             await self._waiting[1].wait()
             self._waiting = None
-        await self._made.handle_stopped_event()
+        await self.made.handle_stopped_event()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -65,17 +61,17 @@ class LateDebugger:
 
     def _make(self) -> Any:
         with self._lock:
-            if self._made is None:
+            if self.made is None:
                 args, kwargs = self._arguments
                 module: Any = sys.modules[NAME]
                 debugger = module.Debugger(*args, **kwargs)
                 if self.finish is not None:
                     self.finish(debugger)
-                self._made = debugger
+                self.made = debugger
                 if self._waiting is not None:
                     loop, event = self._waiting
                     loop.call_soon_threadsafe(event.set)
-        return self._made
+        return self.made
 
 
 def defer() -> None:

@@ -7,7 +7,7 @@ import re
 import select
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbhull.kernel.config import parse_environment, parse_image
@@ -46,6 +46,10 @@ class Cell:
     """what lies in its folder, by name"""
     wanted: tuple[str, ...] = ()
     """names of the files that it may leave in OUT"""
+
+    def placed(self, user: str, cwd: str | None) -> Cell:
+        """The same, run by `user` in the folder `cwd` where it says nothing else itself."""
+        return replace(self, user=self.user or user, cwd=self.cwd or cwd)
 
 
 def cell_in(params: Mapping[str, Any]) -> Cell:

@@ -190,6 +190,5 @@ def within(kernel: ContainedKernel, cell: Cell, spec: ContainerSpec) -> Cell:
     own = kernel.handed_in()
     if not own or not set(own) <= set(spec.mounts):
         return cell
-    user = cell.user or kernel.config.confinement.user or "0"
-    cwd = cell.cwd or (kernel.folder.path if kernel.folder.mount is not None else None)
-    return Cell(**{**vars(cell), "user": user, "cwd": cwd})
+    cwd = kernel.folder.path if kernel.folder.mount is not None else None
+    return cell.placed(kernel.config.confinement.user or "0", cwd)

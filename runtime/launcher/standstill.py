@@ -26,14 +26,12 @@ ATTEMPTS = 5
 class Standstill:
     """The processes below a container's init, stopped from `catch` to `release`."""
 
-    def __init__(self, proc: int, init: int, asleep: Collection[int] = ()) -> None:
+    def __init__(self, proc: int, init: int, asleep: Collection[int]) -> None:
         """`proc`: a descriptor of a /proc that knows this process and them; `init`: process id in it;
         `asleep`: processes, by their numbers inside, that wait for something and need not be stopped."""
         self.proc = proc
         self.init = init
         self.asleep = frozenset(asleep)
-        self.depth = len(self.field(init, "NSpid").split()) - 1
-        """of the container's process namespace, below that of /proc"""
         self.processes: dict[int, list[int]] = {}
         """thread ids by process id"""
         self.new: set[int] = set()
@@ -106,12 +104,15 @@ class Standstill:
                 children = [int(word) for word in self.read(f"{pid}/task/{tid}/children").split()]
                 found += children
                 pending += children
-        return [pid for pid in found if self.number_inside(pid) not in self.asleep] if self.asleep else found
+        if self.asleep:
+            depth = len(self.field(self.init, "NSpid").split()) - 1  # of the container, below /proc's own namespace
+            found = [pid for pid in found if self.number_at(depth, pid) not in self.asleep]
+        return found
 
-    def number_inside(self, pid: int) -> int:
-        """A process's number in the container (proc_pid_status(5), NSpid, which has one for each namespace)."""
+    def number_at(self, depth: int, pid: int) -> int:
+        """A process's number so many namespaces below /proc's own (proc_pid_status(5), NSpid); 0 if it has none."""
         numbers = self.field(pid, "NSpid").split()
-        return int(numbers[self.depth]) if len(numbers) > self.depth else 0
+        return int(numbers[depth]) if len(numbers) > depth else 0
 
     def field(self, pid: int, name: str) -> str:
         """A line of /proc/PID/status; empty if the process has gone."""
