@@ -1,8 +1,8 @@
 """Run the benchmarks: as whoever runs this, and by root as an ordinary user too.
 
-benchmarks/run.py            all of them; writes results.json and the README's table
-benchmarks/run.py --quick    a minute's worth, as this user only; prints and writes nothing
-benchmarks/run.py --only kernels memory     these alone; the others' results stay as they are
+    benchmarks/run.py                         all of them; writes results.json and the README's table
+    benchmarks/run.py --quick                 a minute's worth, as this user only; prints and writes nothing
+    benchmarks/run.py --only kernels memory   these alone; the others' results stay as they are
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def surroundings() -> Iterator[None]:
         os.environ["JUPYTER_PATH"] = f"{folder}/share/jupyter"
         subprocess.run(
             [containers.NBHULL, "kernel", "install", "--prefix", folder],
-            check=True,
-            stdout=subprocess.DEVNULL,
+            check=True, stdout=subprocess.DEVNULL,
         )
         yield
 
@@ -79,8 +78,7 @@ def run_as_user(only: Sequence[str]) -> dict[str, Any]:
     with suite_users.session(user), suite_users.delegated_cgroup(user) as enter:
         subprocess.run(
             [*enter, *user.command(user.python, user.tree / "benchmarks/run.py", "--part", part, "--only", *only)],
-            cwd=user.tree,
-            check=True,
+            cwd=user.tree, check=True,
         )
     measured: dict[str, Any] = json.loads(part.read_text())
     return measured

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from support.attacks import PYTHON, Outside, Tried, program
-from support.waiting import eventually
+from support.peers import docker
 
 LINKS = ("bin", "lib", "lib64", "sbin")
 FOLDERS = ("dev", "etc", "mnt", "proc", "run", "sys", "tmp", "usr")
@@ -62,30 +62,10 @@ def in_podman(root: Path, outside: Outside) -> Results:
 
 @pytest.fixture(scope="module")
 def in_docker(root: Path, outside: Outside) -> Iterator[Results]:
-    """A daemon of our own on a socket of its own, gone with the test."""
-    with tempfile.TemporaryDirectory(prefix="nbhull-dockerd-", dir="/var/tmp") as name:
-        address = f"unix://{name}/socket"
-        docker = ["docker", "--host", address]
-        with open(f"{name}/log", "w") as log:
-            daemon = subprocess.Popen(
-                ["dockerd", "--host", address, "--data-root", f"{name}/data", "--exec-root", f"{name}/exec",
-                 "--pidfile", f"{name}/pid", "--storage-driver", "vfs", "--iptables=false", "--ip6tables=false",
-                 "--bridge=none"],
-                stdout=log, stderr=log,
-            )  # fmt: skip
-        try:
-            eventually(lambda: answers(docker, daemon, Path(name, "log")), "dockerd answers", timeout=60)
-            packed = subprocess.run(["tar", "-C", root, "-c", "."], capture_output=True, check=True)
-            subprocess.run([*docker, "import", "-", "peer"], input=packed.stdout, check=True, capture_output=True)
-            yield results([*docker, "run", "--rm", "--network", "none", "-v", "/usr:/usr:ro", "peer"], outside)
-        finally:
-            daemon.terminate()
-            daemon.wait(30)
-
-
-def answers(docker: list[str], daemon: subprocess.Popen[bytes], log: Path) -> bool:
-    assert daemon.poll() is None, log.read_text()[-2000:]
-    return subprocess.run([*docker, "info"], capture_output=True, check=False).returncode == 0
+    with docker("--storage-driver=vfs") as engine:
+        packed = subprocess.run(["tar", "-C", root, "-c", "."], capture_output=True, check=True)
+        subprocess.run([*engine.command, "import", "-", "peer"], input=packed.stdout, check=True, capture_output=True)
+        yield results([*engine.command, "run", "--rm", "--network", "none", "-v", "/usr:/usr:ro", "peer"], outside)
 
 
 def allowed(found: Results) -> set[str]:

@@ -21,13 +21,13 @@ from typing import Any
 
 import pytest
 
-from nbhull.runtime.builder.build import Build, Options
 from nbhull.runtime.builder.mounts import Secret
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.errors import HullError, InvalidInput, NotFound
 from nbhull.runtime.images.documents import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from nbhull.runtime.model import ContainerSpec, ProcessSpec
 from support.boxes import Box
+from support.builds import built
 from support.registry import Answers
 from support.tars import Entry, archive, entry, file, folder, hard_link, pieces, small_root, symlink
 
@@ -222,11 +222,7 @@ def build(base: Engine, tmp_path: Path) -> Callable[..., Any]:
         context = tmp_path / "context"
         context.mkdir(exist_ok=True)
         (context / "Containerfile").write_text(text)
-        one = Build(base, Options(str(context), progress="plain", **options))
-        try:
-            return one.run()
-        finally:
-            one.close()
+        return built(base, context, **options)
 
     return build
 

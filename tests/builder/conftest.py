@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from nbhull.runtime.builder.build import Build, Options, Result
+from nbhull.runtime.builder.build import Result
 from nbhull.runtime.engine import Engine
+from support.builds import built
 
 BUSYBOX = Path("/bin/busybox")
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\n"
@@ -64,10 +65,6 @@ def build(base_engine: Engine, tmp_path: Path) -> Callable[..., Result]:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
-        one = Build(base_engine, Options(str(folder), progress="plain", **options))
-        try:
-            return one.run()
-        finally:
-            one.close()
+        return built(base_engine, folder, **options)
 
     return build
