@@ -386,7 +386,7 @@ class Engine:
             return  # it ended by itself, or with its launcher, in this moment
 
     def remove(self, ref: str, *, force: bool = False) -> None:
-        """Delete a container and its files. Raises Conflict if it runs and `force` is not given."""
+        """Delete a container and its files. Raises NotFound, and Conflict if it runs and `force` is not given."""
         row = self.row(ref)
         if holds(row["launcher"], row["id"]):
             if not force:
@@ -395,6 +395,7 @@ class Engine:
                 )
             self.stop(row["id"], 0)
         with journal.locked(self.store, row["id"]):
+            row = self.row(row["id"])  # another one may have removed it meanwhile, and is deleting its files
             self.store.query("delete from containers where id = ?", row["id"])
         if row["launcher"]:
             # A launcher of one command has nobody else to serve while it deletes.

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -381,3 +383,22 @@ def test_a_second_engine_reaches_the_containers_of_the_first(engine: Engine) -> 
         assert other.spawn("shared", ProcessSpec(("sh", "-c", "exit 5"))).wait(10) == 5
         other.stop("shared", 0)
     assert engine.container("shared").state == "stopped"
+
+
+def test_two_may_remove_a_container_at_the_same_time(engine: Engine) -> None:
+    """One does, and the other finds it gone; neither trips over the other's deleting."""
+    for _ in range(5):
+        box = Box(engine, ContainerSpec())
+        start = threading.Barrier(4)
+
+        def remove(box: Box = box, start: threading.Barrier = start) -> str:
+            start.wait()
+            try:
+                engine.remove(box.id, force=True)
+            except NotFound:
+                return "gone"
+            return "removed"
+
+        with ThreadPoolExecutor(4) as pool:
+            outcomes = [future.result() for future in [pool.submit(remove) for _ in range(4)]]
+        assert sorted(outcomes) == ["gone", "gone", "gone", "removed"]
