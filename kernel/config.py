@@ -35,7 +35,7 @@ from nbhull.runtime.confinement_options import (
 )
 from nbhull.runtime.errors import Denied, InvalidInput
 from nbhull.runtime.limits import Limits
-from nbhull.runtime.model import HOST_IMAGE, ContainerSpec, Mount, Network, parse_bytes, parse_name
+from nbhull.runtime.model import HOST_IMAGE, ContainerSpec, Mount, Network, is_name, parse_bytes, parse_name
 from nbhull.runtime.network import MODES, check_address
 
 Control = Literal["siblings", "self", "none", "replay"]
@@ -62,7 +62,7 @@ class KernelConfig:
     network: Network | None = None
     """None means `nat` where it can be had, else `host`"""
     mounts: tuple[Mount, ...] = ()
-    """beside the notebook's own folder"""
+    """folders and named volumes, beside the notebook's own folder"""
     environment: dict[str, str] = field(default_factory=dict)
     """variables for the kernel"""
     prefix: str | None = None
@@ -284,18 +284,20 @@ def parse_mounts(value: Any) -> tuple[Mount, ...]:
 
 def parse_mount(item: Any) -> Mount:
     """One mount: `{"source": …, "target": …, "read_only": …}` or `source[:target[:ro]]`; the target is
-    the source where it is not given. Raises InvalidInput."""
+    the source where it is not given. A named volume is a source without a slash, with a target. Raises InvalidInput."""
     if isinstance(item, str):
         source, _, rest = item.partition(":")
         target, _, mode = rest.partition(":")
         if mode not in ("", "ro", "rw"):
             raise InvalidInput(f"mount mode {mode[:80]!r} is not known", "choose ro or rw")
-        item = {"source": source, "target": target or source, "read_only": mode == "ro"}
+        item = {"source": source, "read_only": mode == "ro"} | ({"target": target} if target else {})
     if not isinstance(item, dict) or not set(item) <= {"source", "target", "read_only"}:
         raise InvalidInput("a mount is not of the right form", 'write it like {"source": "/data", "read_only": true}')
     read_only = item.get("read_only", False)
     if not isinstance(read_only, bool):
         raise InvalidInput("read_only of a mount is neither true nor false", "write true or false, without quotes")
+    if is_name(item.get("source")) and "target" in item:
+        return Mount(item["source"], parse_path(item["target"], "mount target"), read_only)
     source = parse_path(item.get("source"), "mount source")
     return Mount(source, parse_path(item.get("target", source), "mount target"), read_only)
 

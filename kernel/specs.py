@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -20,7 +21,7 @@ from nbhull.kernel.command import parse_kernelspec
 from nbhull.kernel.config import from_kernelspec
 from nbhull.runtime.errors import Conflict, InvalidInput, NotFound
 from nbhull.runtime.limits import Limits
-from nbhull.runtime.model import HOST_IMAGE, parse_name
+from nbhull.runtime.model import HOST_IMAGE, Mount, parse_name
 
 NO_LIMITS = Limits()
 PROVISIONER = "container-provisioner"
@@ -53,6 +54,7 @@ def install(
     *,
     limits: Limits = NO_LIMITS,
     network: str | None = None,
+    mounts: Sequence[Mount] = (),
     prefix: str | None = None,
     user: bool = False,
     sys_prefix: bool = False,
@@ -72,6 +74,7 @@ def install(
         "kernel": kernel,
         **limits.given(),
         "network": network,
+        "mounts": [mount.to_dict() for mount in mounts] or None,
         "prefix": sys.prefix,
     }
     config = {key: value for key, value in config.items() if value is not None}

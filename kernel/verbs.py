@@ -22,6 +22,7 @@ def install(engine: None, values: dict[str, Any]) -> Result:
         kernel=values["kernel"],
         limits=from_values(values),
         network=values["network"],
+        mounts=values["volume"],
         prefix=values["prefix"],
         user=values["user"],
         sys_prefix=values["sys_prefix"],

@@ -133,11 +133,15 @@ def check_mounts(spec: ContainerSpec, record: ImageRecord) -> list[tuple[str, bo
     targets = [(part["at"], True) for part in record["parts"]]
     targets += [(mount["at"], mount["folder"]) for mount in record.get("step", ())]
     for mount in spec.mounts:
-        for path in (mount.source, mount.target):
+        for path in (mount.target,) if mount.is_volume else (mount.source, mount.target):
             if not os.path.isabs(path) or "\0" in path or os.path.normpath(path) != path.rstrip("/"):
                 raise InvalidInput(
                     f"the mount's path {path!r} is not a plain absolute path", "write it from / on, without `..`"
                 )
+        if mount.is_volume:
+            refuse_target(mount.target, record, ("/run",))
+            targets.append((mount.target, True))
+            continue
         if not os.path.exists(mount.source):
             raise NotFound(f"the folder {mount.source!r} to mount does not exist", "make it, or correct the mount")
         if not os.access(mount.source, os.R_OK):
@@ -181,7 +185,12 @@ def compose(
         mounts += hostimage.system_mounts()
     if "step" in record:  # of a build: what is not the step's own would end in the image, or be missed in it
         return {"root": root, "mounts": record["step"], "generation": own[-1], "empty_run": False}
-    handed_in = [(m.source, m.target, m.read_only) for m in spec.mounts] + [(socket_folder, socket_folder, False)]
+    if named := [mount for mount in spec.mounts if mount.is_volume]:
+        from nbhull.runtime import volumes
+
+        mounts += volumes.mounts(store, record["volumes"], named)
+    folders = [(m.source, m.target, m.read_only) for m in spec.mounts if not m.is_volume]
+    handed_in = [*folders, (socket_folder, socket_folder, False)]
     for source, target, read_only in handed_in:
         mounts.append(
             {

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nbhull.runtime.registry.transfer import Progress
     from nbhull.runtime.snapshots.comparing import Comparison
     from nbhull.runtime.snapshots.tree import Node
+    from nbhull.runtime.volumes import Volumes
 
 __all__ = ["Engine", "Process", "default_home"]
 
@@ -131,6 +132,13 @@ class Engine:
                 self.library = Catalog(self.store, Workshop(self.launcher))
             return self.library
 
+    @property
+    def volumes(self) -> Volumes:
+        """The named volumes: how they come and go, and who has them."""
+        from nbhull.runtime.volumes import Volumes
+
+        return Volumes(self)
+
     def pull(self, ref: str, *, plain_http: bool = False, progress: Progress | None = None) -> Image:
         """Get an image from its registry. Raises NotFound, Denied, InvalidInput, HostUnable (`transfer.pull`)."""
         from nbhull.runtime.registry import transfer
@@ -215,17 +223,19 @@ class Engine:
             composition.make_mountpoints(f"{folder}/mountpoints", targets)
             composition.make_files(f"{folder}/files", record, hostname, identity)
             record["host_env"] = composition.hand_settings(f"{folder}/host", spec, record)
-            self.store.add_container(
-                {
-                    "id": identity,
-                    "name": name,
-                    "image": spec.image,
-                    "launcher": "",
-                    "snapshot": snapshot,
-                    "spec": spec.to_dict(),
-                    "record": record,
-                }
-            )
+            row = {
+                "id": identity,
+                "name": name,
+                "image": spec.image,
+                "launcher": "",
+                "snapshot": snapshot,
+                "spec": spec.to_dict(),
+                "record": record,
+            }
+            named = [mount.source for mount in spec.mounts if mount.is_volume]
+            with self.store.transaction():  # so that nobody removes a volume meanwhile
+                record["volumes"] = provide_volumes(self.store, named) if named else {}
+                self.store.add_container(row)
         except BaseException:
             if not exists:
                 remove_plain(folder)
@@ -471,6 +481,13 @@ class Engine:
 
             return read_events(self.store.path("containers", row["id"]))
         return {name: count for name, count in usage.to_dict().items() if name.endswith(("_kills", "_hits")) and count}
+
+
+def provide_volumes(store: Store, names: list[str]) -> dict[str, str]:
+    """The ids of named volumes, which are made where they are missing."""
+    from nbhull.runtime.volumes import provide
+
+    return provide(store, names)
 
 
 def remove_plain(folder: str) -> None:

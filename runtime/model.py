@@ -66,11 +66,17 @@ def parse_name(text: str, what: str = "name") -> str:
 
 
 class Mount(Record):
-    """A folder or file of the host handed in to a container at `target` (both absolute paths)."""
+    """A folder or file of the host, or a named volume, handed in to a container at `target`, an absolute path."""
 
     source: str
+    """an absolute path, or the name of a volume"""
     target: str
     read_only: bool = False
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it is a named volume."""
+        return not self.source.startswith("/")
 
 
 class Port(Record):

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = 4
+VERSION = 5
 IMAGES_TABLES = """
 create table images (
     id text primary key, parent text, base text not null, created real not null,
@@ -42,7 +42,12 @@ create table builds (key text primary key, image text not null, created real not
 """
 """steps of builds, and images, by what they were made from (builder/cache.py); `steps.layer` is empty for one that
 changed no file"""
-SCHEMA = f"""{IMAGES_TABLES}{BUILD_TABLES}
+VOLUMES_TABLE = """
+create table volumes (
+    id text primary key, name text not null unique, created real not null, snapshot text, record text not null
+) strict;
+"""
+SCHEMA = f"""{IMAGES_TABLES}{BUILD_TABLES}{VOLUMES_TABLE}
 create table containers (
     id text primary key, name text not null unique, image text not null, created real not null,
     launcher text not null, snapshot text, spec text not null, record text not null
@@ -64,6 +69,7 @@ insert into layers (id, created, size) select id, created, size from images_2;
 drop table images_2;
 """,
     3: BUILD_TABLES,
+    4: VOLUMES_TABLE,
 }
 """by format: what makes an index of that format one of the next"""
 FIRST_TAG = "select name from tags where image = images.id order by created, name limit 1"
@@ -86,7 +92,7 @@ class Store:
         self.home = os.path.abspath(home)
         self.lock = RLock()
         try:
-            for folder in ("", "layers", "containers", "skeletons", "blobs/sha256"):
+            for folder in ("", "layers", "containers", "skeletons", "volumes", "blobs/sha256"):
                 os.makedirs(f"{self.home}/{folder}", 0o700, exist_ok=True)
             self.database = sqlite3.connect(
                 f"{self.home}/index.db", timeout=BUSY, isolation_level=None, check_same_thread=False
@@ -196,7 +202,7 @@ class Store:
         rows = self.query(f"select * from {table} where name = ? or id = ?", ref, ref)
         if not rows and is_hexadecimal(ref):
             rows = self.query(f"select * from {table} where substr(id, 1, ?) = ?", len(ref), ref)
-        return only(rows, ref, what, "nbhull ps -a")
+        return only(rows, ref, what, "nbhull ps -a" if table == "containers" else "nbhull volume ls")
 
     def find_image(self, ref: str, what: str = "image") -> sqlite3.Row:
         """The row of the image with that tag, id, beginning of an id, or `repository@digest`; column `name` is

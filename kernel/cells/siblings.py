@@ -173,14 +173,15 @@ def sibling_spec(
 
 
 def shared(asked: Mount, own: list[Mount]) -> Mount:
-    """A folder of the kernel's, handed in at another path. Only whole ones: the way to a folder below may be changed by
-    the kernel while it is being followed. Raises Denied."""
+    """A folder or volume of the kernel's, handed in at another path. Only whole ones: the way to a folder below may be
+    changed by the kernel while it is being followed. Raises Denied."""
     for mount in own:
-        if mount.target.rstrip("/") == asked.source:
+        if asked.source == (mount.source if asked.is_volume else mount.target.rstrip("/")):
             return Mount(mount.source, asked.target, asked.read_only or mount.read_only)
     known = ", ".join(mount.target for mount in own) or "none"
     raise Denied(
-        f"{CELL} is to have the folder {asked.source!r}, which is none of those that its kernel was given",
+        f"{CELL} is to have the {'volume' if asked.is_volume else 'folder'} {asked.source!r}, which is none of those "
+        "that its kernel was given",
         f"its kernel has: {known}; they are handed in by themselves, too",
     )
 

@@ -145,7 +145,8 @@ def collect(catalog: Catalog, *, cache: bool = True) -> int:
     dropped = {f"layers/{identity}" for identity in unneeded}
     known = {f"containers/{row['id']}" for row in store.query("select id from containers")}
     known |= {f"layers/{identity}" for identity in layers}
-    there = [f"{kind}/{name}" for kind in ("layers", "containers") for name in os.listdir(store.path(kind))]
+    known |= {f"volumes/{row['id']}" for row in store.query("select id from volumes")}
+    there = [f"{kind}/{name}" for kind in ("layers", "containers", "volumes") for name in os.listdir(store.path(kind))]
     garbage = [path for path in there if path not in known and (path in dropped or is_old(store.path(path)))]
     freed = 0
     if garbage:
@@ -188,7 +189,7 @@ def prune(catalog: Catalog, *, everything: bool = False) -> tuple[list[str], int
 
 
 def usage(catalog: Catalog) -> list[Share]:
-    """What images, containers and kept blobs take up on disk."""
+    """What images, containers, volumes and kept blobs take up on disk."""
     store = catalog.store
     images = store.query(f"{IMAGES} from images")
     containers = store.query("select id, launcher, record from containers")
@@ -202,6 +203,8 @@ def usage(catalog: Catalog) -> list[Share]:
     }
     kept = {digest.removeprefix("sha256:") for digest in blobs}
     folders = [f"containers/{row['id']}" for row in containers]
+    volumes = [row["id"] for row in store.query("select id from volumes")]
+    held = {identity for row in containers for identity in json.loads(row["record"]).get("volumes", {}).values()}
 
     def measure(paths: list[str]) -> int:
         return int(catalog.workshop.ask("measure", paths=paths)["size"]) if paths else 0
@@ -220,6 +223,7 @@ def usage(catalog: Catalog) -> list[Share]:
             measure(folders),
             0,
         ),
+        Share("volumes", len(volumes), len(held), measure([f"volumes/{identity}" for identity in volumes]), 0),
         Share("build cache", len(cached), 0, size := measure(cached), size),
         Share("blobs", len(sizes), len(kept), sum(sizes.values()), sum(s for n, s in sizes.items() if n not in kept)),
     ]

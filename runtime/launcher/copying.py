@@ -13,8 +13,13 @@ UNCLONABLE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL)
 
 def copy_tree(source: str, target: str) -> None:
     """A faithful copy of a folder, hard links among its files kept."""
-    seen: dict[tuple[int, int], str] = {}
     os.mkdir(target)
+    copy_into(source, target)
+
+
+def copy_into(source: str, target: str) -> None:
+    """The same into an empty folder that is there."""
+    seen: dict[tuple[int, int], str] = {}
     pending = [(source, target)]
     folders: list[tuple[str, str]] = [(source, target)]
     while pending:
@@ -74,12 +79,23 @@ def copy_content(source: int, target: int) -> None:
             break
         end = os.lseek(source, begin, os.SEEK_HOLE)
         while begin < end:
-            count = os.copy_file_range(source, target, end - begin, begin, begin)
+            count = copy_range(source, target, begin, end - begin)
             if count == 0:
                 break
             begin += count
         offset = end
     os.ftruncate(target, size)
+
+
+def copy_range(source: int, target: int, begin: int, length: int) -> int:
+    """Copy some bytes to the same place of another file: how many."""
+    try:
+        return os.copy_file_range(source, target, length, begin, begin)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # what file systems of two kinds answer
+            raise
+    os.lseek(target, begin, os.SEEK_SET)
+    return os.sendfile(target, source, begin, length)
 
 
 def copy_metadata(source: str, target: str, status: os.stat_result) -> None:

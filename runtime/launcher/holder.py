@@ -190,6 +190,7 @@ class Holder:
                         "fd": len(fds) - 1,
                         "directory": is_folder(fds[-1]),
                         "image": entry["kind"] == "overlay",
+                        "fill": entry.get("fill", False),
                     }
                 )
             plan = {

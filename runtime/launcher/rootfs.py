@@ -6,10 +6,12 @@ container's root as root, so that links in an image lead nowhere else.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 
 from nbhull.runtime.errors import InvalidInput, SyscallFailed
+from nbhull.runtime.launcher.copying import copy_into
 from nbhull.runtime.linux.mount import (
     CGROUP2_SUPER_MAGIC,
     MNT_DETACH,
@@ -81,7 +83,7 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     """Make the calling process's mount namespace the container's, and `/` its root.
 
     `plan`: `root` (index of the root's mount among the descriptors), `mounts` (a list of `{at, fd,
-    directory, image}`, sorted by depth), `network`, `width` (ids in the container), `confinement`, `empty_run` (a new
+    directory, image, fill}`, by depth), `network`, `width` (ids in the container), `confinement`, `empty_run` (a new
     /run, instead of the image's). Raises SyscallFailed or InvalidInput, naming the target.
     """
     set_propagation(MS_REC | MS_SLAVE)  # nothing mounted in here is seen by the host
@@ -104,6 +106,8 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     for mount in plan["mounts"]:
         target = make_target(root, mount["at"], directory=mount["directory"])
         refuse_kernel_files(target, mount["at"])
+        if mount["fill"]:
+            fill(descriptors[mount["fd"]], target)
         move_mount(descriptors[mount["fd"]], target, mount["at"])
         os.close(target)
     if plan["views"]:
@@ -119,6 +123,17 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
     pivot_root(".", ".")
     umount2(".", MNT_DETACH)
     os.chdir("/")
+
+
+def fill(volume: int, folder: int) -> None:
+    """Give an empty volume what the image has in the folder that it is mounted on, its owner and mode too."""
+    inside = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=volume)
+    try:
+        fcntl.flock(inside, fcntl.LOCK_EX)  # another container may be about to do the same
+        if not os.listdir(inside):
+            copy_into(f"/proc/self/fd/{folder}/.", f"/proc/self/fd/{inside}/.")
+    finally:
+        os.close(inside)
 
 
 def attach_views(root: int, views: dict[str, str]) -> None:

@@ -112,6 +112,7 @@ SCHEMA: dict[str, tuple[Callable[[Any], Any], str]] = {
     "network.fallback": (fallback, "network where none is asked for and nat cannot be had"),
     "network.publish": (flag, "whether ports may be published"),
     "mounts.allowed": (folders, "folders that may be handed in, with what is below; :ro only read-only"),
+    "volumes.allowed": (words, "patterns of the names of volumes that may be handed in"),
     "devices.allowed": (words, "patterns of devices that may be handed in"),
     "gpus.allowed": (flag, "whether GPUs may be handed in"),
     "capabilities.allowed": (capabilities, "capabilities that may be added to the usual ones"),

@@ -103,7 +103,12 @@ class Policy:
         return "host" if is_allowed and chosen != "none" else "none"
 
     def mount(self, mount: Mount) -> Mount:
-        """A mount whose folder, all links followed, is allowed."""
+        """A mount whose folder, all links followed, or whose volume is allowed."""
+        if mount.is_volume:
+            for rule in self.all("volumes.allowed"):
+                if not any(fnmatchcase(mount.source, pattern) for pattern in rule.value):
+                    raise denied(f"the container is to have the volume {mount.source!r}", rule)
+            return mount
         real = os.path.realpath(mount.source)
         for rule in self.all("mounts.allowed"):
             places = [(folder(text), text.endswith(":ro")) for text in rule.value]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_SIZE = -1
 """of a layer that nobody has measured yet, which takes as long as it has files"""
-OF_CONTAINER = ("layers", "hostname", "first", "undo")
+OF_CONTAINER = ("layers", "hostname", "first", "undo", "volumes")
 """what a container's record has that its snapshots' do not"""
 MOVED, COPIED = "moved", "copied"
 

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-GROUPS = ("containers", "images", "snapshots", "archives", "registries", "kernels", "system")
+GROUPS = ("containers", "images", "snapshots", "archives", "volumes", "registries", "kernels", "system")
 
 
 def groups(where: str = "") -> Iterator[list[Verb]]:

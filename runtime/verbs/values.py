@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from nbhull.runtime.errors import InvalidInput
-from nbhull.runtime.model import Mount, Network, Port
+from nbhull.runtime.model import Mount, Network, Port, is_name
 from nbhull.runtime.network import MODES, check_address
 
 
@@ -22,19 +22,22 @@ def parse_env(text: str) -> tuple[str, str] | None:
 
 
 def parse_volume(text: str) -> Mount:
-    """A mount from `SOURCE:TARGET[:ro|rw]`; a relative SOURCE begins with `./` or `../`."""
+    """A mount from `SOURCE:TARGET[:ro|rw]`; SOURCE is a path, which begins with `./` or `../` if it is relative, or the
+    name of a volume."""
     parts = text.split(":")
-    form = "write it like ./data:/data or /srv/data:/data:ro"
+    form = "write it like ./data:/data, /srv/data:/data:ro, or data:/data for a named volume"
     if len(parts) not in (2, 3) or not parts[0] or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
         raise InvalidInput(f"volume {text!r} is not of the form SOURCE:TARGET[:ro]", form)
     source, target = parts[:2]
-    if not source.startswith(("/", "./", "../")) and source not in (".", ".."):
+    is_path = source.startswith(("/", "./", "../")) or source in (".", "..")
+    if not is_path and not is_name(source):
         raise InvalidInput(
-            f"volume source {source!r} is not a path", f"a relative path begins with './'; {form}"
+            f"volume source {source!r} is neither a path nor a volume's name",
+            f"a relative path begins with './'; {form}",
         )
     if not target.startswith("/"):
         raise InvalidInput(f"volume target {target!r} is not an absolute path", form)
-    return Mount(os.path.abspath(source), target, parts[2:] == ["ro"])
+    return Mount(os.path.abspath(source) if is_path else source, target, parts[2:] == ["ro"])
 
 
 def parse_workdir(text: str) -> str:

@@ -33,7 +33,7 @@ def kernels(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                 assert execute(running[name][1], "%load_ext nbhull").status == "ok"
         return running[name]
 
-    install_spec("bounded", place.prefix, mounts=["/usr/share:/data:ro"], network="none")
+    install_spec("bounded", place.prefix, mounts=["/usr/share:/data:ro", "of-cells:/vol"], network="none")
     install_spec("limited-cells", place.prefix, memory="256m", cpus=1, pids=200, network="none")
     yield get  # type: ignore[misc]
     for manager, client in running.values():
@@ -326,6 +326,7 @@ with socket.socket(socket.AF_UNIX) as channel:
         ({"mounts": ["/etc:/host-etc"]}, "the folder '/etc', which is none of those that its kernel was given"),
         ({"mounts": ["/data/..:/x"]}, "not an absolute path"),
         ({"mounts": ["/data/dict:/x"]}, "none of those that its kernel was given"),
+        ({"mounts": ["other:/x"]}, "the volume 'other', which is none of those that its kernel was given"),
         ({"privileged": True}, "privileged, which only a kernelspec may set"),
         ({"cap_add": ["SYS_ADMIN"]}, "cap_add, which only"),
         ({"security_opt": ["seccomp=/etc/shadow"]}, "security_opt, which only"),

@@ -33,14 +33,15 @@ def test_a_kernelspec_may_set_everything() -> None:
             "cpus": "1.5",
             "pids": 100,
             "network": "none",
-            "mounts": ["/data", "/a:/b:ro", {"source": "/c", "target": "/d", "read_only": True}],
+            "mounts": ["/data", "/a:/b:ro", {"source": "/c", "target": "/d", "read_only": True},
+                       "results:/r:ro"],
             "environment": {"A": "1"},
             "prefix": "/opt/venv/",
             "control": "none",
             "dns": ["192.0.2.53"],
         }
     )
-    mounts = (Mount("/data", "/data"), Mount("/a", "/b", True), Mount("/c", "/d", True))
+    mounts = (Mount("/data", "/data"), Mount("/a", "/b", True), Mount("/c", "/d", True), Mount("results", "/r", True))
     assert config == KernelConfig(
         "lab", "ir", 2 * GIB, 1.5, 100, "none", mounts, {"A": "1"}, "/opt/venv", "none", dns=("192.0.2.53",)
     )

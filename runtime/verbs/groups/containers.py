@@ -67,8 +67,8 @@ VERBS: tuple[Verb, ...] = (
             *(
                 Argument(
                     "--volume",
-                    "hand in a folder or file of this machine at a path of the container; "
-                    "`:ro` makes it read-only",
+                    "hand in a folder or file of this machine, or a named volume, at a path of the container; "
+                    "`:ro` makes it read-only. A SOURCE without a slash is a volume, made if there is none",
                     short=short,
                     metavar="SOURCE:TARGET[:ro]",
                     parse=VALUES + "parse_volume",
@@ -140,6 +140,7 @@ VERBS: tuple[Verb, ...] = (
         examples=(
             ("run --rm host python3 -c 'print(1 + 1)'", "run Python in a container that is gone afterwards"),
             ("run --rm -it host", "a shell in a container"),
+            ("run --rm -v results:/results host python3 work.py", "the named volume `results`, which stays"),
             (
                 "run --rm -v ./data:/data:ro -m 2g --network none host ls /data",
                 "a folder read-only, at most 2 GiB of memory, no network",

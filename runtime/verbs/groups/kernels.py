@@ -22,6 +22,15 @@ VERBS: tuple[Verb, ...] = (
             Argument("--image", "image that its kernels run in", metavar="IMAGE", default="host"),
             Argument("--kernel", "kernelspec inside the image", metavar="NAME", default="python3"),
             *LIMITS,
+            Argument(
+                "--volume",
+                "hand in a folder or file of this machine, or a named volume, at a path of the container; `:ro` makes "
+                "it read-only. A SOURCE without a slash is a volume, made if there is none",
+                short="-v",
+                metavar="SOURCE:TARGET[:ro]",
+                parse=VALUES + "parse_volume",
+                many=True,
+            ),
             Argument("--user", "install for this user", flag=True),
             Argument("--sys-prefix", "install into the Python environment of nbhull", flag=True),
             Argument("--prefix", "install below this folder", metavar="FOLDER"),
