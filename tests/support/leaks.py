@@ -44,10 +44,10 @@ def _files() -> Findings:
 
 
 def _entries(folder: Path) -> set[Path]:
-    """What lies in a folder; nothing if it has gone meanwhile."""
+    """What lies in a folder; nothing if it has gone meanwhile, or is another program's file of a like name."""
     try:
         return set(folder.iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return set()
 
 
