@@ -74,27 +74,38 @@ def machine_root() -> Iterator[tuple[Path, list[Path]]]:
     """A folder to be the root of runc's and podman's containers, and the folders to bind onto it.
 
     Root binds the machine's root there. Nobody else can, so they get the same system folder by folder.
+
+    It is bound read-only, and nothing is deleted recursively: where unmounting fails, or never comes to pass, a
+    recursive deletion would take the machine's own files.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-root-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        if os.getuid() == 0:
-            subprocess.run(["mount", "--bind", "/", folder], check=True)
-            try:
-                yield folder, []
-            finally:
-                subprocess.run(["umount", folder], check=True)
-            return
-        binds = []
-        for path in (Path("/") / name for name in SYSTEM):
-            if path.is_symlink():
-                (folder / path.name).symlink_to(path.readlink())
-            elif path.is_dir():
-                (folder / path.name).mkdir()
-                binds.append(path)
-        for name in ("dev", "proc", "sys"):
-            (folder / name).mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="bench-root-"))
+    folder.chmod(0o755)
+    if os.getuid() == 0:
+        subprocess.run(["mount", "-o", "bind,ro", "/", folder], check=True)
+        try:
+            yield folder, []
+        finally:
+            subprocess.run(["umount", folder], check=True)
+            folder.rmdir()
+        return
+    binds, links = [], []
+    for path in (Path("/") / name for name in SYSTEM):
+        if path.is_symlink():
+            (folder / path.name).symlink_to(path.readlink())
+            links.append(path.name)
+        elif path.is_dir():
+            binds.append(path)
+    folders = [*(path.name for path in binds), "dev", "proc", "sys"]
+    for name in folders:
+        (folder / name).mkdir()
+    try:
         yield folder, binds
+    finally:
+        for name in links:
+            (folder / name).unlink()
+        for name in folders:
+            (folder / name).rmdir()
+        folder.rmdir()
 
 
 def runc_config(bundle: Path, rootfs: Path, binds: Sequence[Path]) -> dict[str, Any]:
