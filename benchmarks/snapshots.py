@@ -1,4 +1,5 @@
-"""Snapshots of running containers that have written little or much, beside the commits of Docker and Podman; resets."""
+"""Snapshots of running containers that have written little or much, beside the commits of Docker and Podman; resets;
+the disk that many snapshots take."""
 
 from __future__ import annotations
 
@@ -45,6 +46,7 @@ def own(script: str) -> Iterator[Measurement]:
             container = engine.start(engine.create(ContainerSpec()).id)
             write(engine, container.id, script)
             with engine.spawn(container.id, ProcessSpec(("sh", "-c", WAIT))):
+                os.sync()  # what was written, here or by others, is not part of it
                 started = time.perf_counter()
                 image = engine.snapshot(container.id)
                 seconds = time.perf_counter() - started
@@ -59,13 +61,14 @@ def own(script: str) -> Iterator[Measurement]:
 def commit(peer: peers.Peer, script: str) -> Measurement:
     """A commit of a running container, into an image that goes again."""
     limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")  # podman's own may be more than can be set
-    name = peer.run("run", "-d", "--network=none", *limits, "busybox", "/bin/busybox", "sh", "-c", f"{script}; {WAIT}")
-    done = "test -e /root/file || test -e /root/f4999"
-    while subprocess.run([*peer.command, "exec", name, "/bin/busybox", "sh", "-c", done], check=False).returncode:
+    command = ("/bin/busybox", "sh", "-c", f"{script}; : > /done; {WAIT}")
+    name = peer.run("run", "-d", "--network=none", *limits, "busybox", *command)
+    look = [*peer.command, "exec", name, "/bin/busybox", "test", "-e", "/done"]
+    while subprocess.run(look, check=False).returncode:
         time.sleep(0.1)
-    time.sleep(5 if "1024" in script else 0.5)  # the file is there before it is whole
 
     def measurement() -> float:
+        os.sync()
         seconds = peer.seconds("commit", name, "bench")
         peer.run("rmi", "-f", "bench")
         return seconds
@@ -96,6 +99,7 @@ def reset(quick: bool) -> Result:
 
         def measurement() -> float:
             write(engine, container.id, "echo changed > /root/file")
+            os.sync()
             started = time.perf_counter()
             engine.reset(container.id)
             return time.perf_counter() - started
@@ -103,6 +107,28 @@ def reset(quick: bool) -> Result:
         samples = measure({"nbhull": measurement}, rounds=10 if quick else 50, warmups=3)
         engine.remove(container.id, force=True)
     return Result("reset of a container's files", samples, target_ms=10.0)
+
+
+def disk(quick: bool) -> Result:
+    """What the disk has less after snapshots of a container that changes a megabyte before each."""
+    count = 10 if quick else 100
+    with tempfile.TemporaryDirectory(prefix="bench-store-") as home, Engine(home) as engine:
+        container = engine.start(engine.create(ContainerSpec()).id)
+        write(engine, container.id, CHANGES["1 MB"])
+        before = used(home)
+        for _ in range(count):
+            write(engine, container.id, CHANGES["1 MB"])
+            engine.snapshot(container.id)
+        taken = used(home) - before
+        engine.remove(container.id, force=True)
+    return Result(f"disk for {count} snapshots of 1 MB", {"nbhull": [float(taken)]}, target_mb=1.1 * count, unit="MB")
+
+
+def used(folder: str) -> int:
+    """Bytes that the files of a folder take on the disk, each counted once."""
+    os.sync()  # blocks are given to a file when it is written out
+    process = subprocess.run(["du", "-s", "-B1", folder], check=True, capture_output=True, text=True)
+    return int(process.stdout.split()[0])
 
 
 def benchmarks(quick: bool) -> Iterator[Result]:
@@ -131,3 +157,4 @@ def benchmarks(quick: bool) -> Iterator[Result]:
                 target_ratio=1 / 300 if name == "1 GB" and len(variants) > 1 else None,
             )  # fmt: skip
     yield reset(quick)
+    yield disk(quick)

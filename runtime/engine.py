@@ -267,6 +267,9 @@ class Engine:
         plan = composition.compose(
             self.store, row["id"], spec, record, record["layers"], socket_folder(launcher.folder, row["id"])
         )
+        if len(own := generations.own(self.store, row["id"], record)) > 1:  # something was killed
+            folders = [generations.folder(row["id"], number) for number in reversed(own)]
+            launcher.request("separate", folders=folders)
         try:
             launcher.request(
                 "start",

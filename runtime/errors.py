@@ -77,6 +77,13 @@ class LauncherLost(HullError):
     """The launcher ended, and with it the containers that it held."""
 
 
+LOST_HINT = "start it again; its files are there"
+
+
+class ContainerLost(LauncherLost):
+    """A container had to be ended, since nobody knew any more where its processes stood; its files are whole."""
+
+
 class SyscallFailed(HullError):
     """A system call failed where no better explanation is known."""
 
@@ -105,6 +112,7 @@ KINDS: dict[str, type[HullError]] = {
         CommandNotFound,
         CommandNotExecutable,
         LauncherLost,
+        ContainerLost,
         SyscallFailed,
     )
 }

@@ -15,10 +15,10 @@ import stat
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
 from nbhull.runtime.files import measure, remove_tree
 from nbhull.runtime.launcher import flatten, init, listing, rootfs, wire
+from nbhull.runtime.launcher.carrying import separate
 from nbhull.runtime.launcher.census import Part
 from nbhull.runtime.launcher.child import close_later, last_act
-from nbhull.runtime.launcher.move import Move
-from nbhull.runtime.launcher.moving import Moving, await_idle, close_parts, descriptors_of
+from nbhull.runtime.launcher.moving import Moving, close_parts, descriptors_of, perform_move
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import mount as linux_mount
@@ -294,10 +294,12 @@ class Holder:
 
     def do_move(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Put a running container on new writable parts (`move`), in a child. It answers `moved`, with what is
-        not as it should be as `problem`, or the failure that left the container where it was."""
+        not as it should be as `problem`, or the failure that left the container where it was; ContainerLost tells
+        that it was ended."""
         held = self.find(request)
         parts: list[Part] = []
         try:
+            folder = self.stage.path(f"containers/{request['container']}")
             for entry in request["parts"]:
                 parts.append(self.stage.part(entry, descriptors))
             ours, theirs = wire.pair()
@@ -308,9 +310,7 @@ class Holder:
         if child == 0:
             ours.close()
             with last_act(theirs, "move of a container"):
-                await_idle(held.channel)
-                problem = Move(held.pid, held.namespace, held.parts, parts, request["asleep"]).run()
-                wire.send_answer(theirs, "moved", problem=problem)
+                perform_move(theirs, held, folder, parts, request["asleep"])
         theirs.close()
         client = Socket(fileno=os.dup(channel.fileno()))
         held.move = Moving(child, ours, client, held, parts, request["generation"])
@@ -324,8 +324,8 @@ class Holder:
         with move.channel, move.client:
             try:
                 _, fields, _ = wire.receive_answer(move.channel)
-            except LauncherLost:
-                wire.send_failure(move.client, ProcessFailed("the process that moved the container was killed"))
+            except LauncherLost as error:
+                move.give_up(error)
             except HullError as error:
                 wire.send_failure(move.client, error)
             else:
@@ -346,6 +346,13 @@ class Holder:
             wire.send_answer(channel, "done")
 
         in_child(channel, work)
+
+    def do_separate(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
+        """Part what a move that was killed has left together (`carrying.separate`); `folders`: upper folders of a
+        container in the store, the one that it will write to first."""
+        newer, *older = (self.stage.path(folder) for folder in request["folders"])
+        separate(newer, older)
+        wire.send_answer(channel, "done")
 
     def do_flatten(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Merge layers of the store into one (`flatten`), in a child of its own."""

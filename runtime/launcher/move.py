@@ -4,7 +4,7 @@ Its old upper folders become lower ones, which nothing writes to any more, so th
 The work is done in a process of its own, in this order:
 
 1. All processes stand still (`standstill`), and what they hold of the old file systems is listed (`census`).
-2. Files that are written get a second name in the new upper folder, and a copy beside the first.
+2. Files that are written get a second name in the new upper folder, and a copy in the container's folder (`carrying`).
 3. Threads are rehearsed in what they will have to do: taking a descriptor, entering a folder.
    Up to here, any failure leaves everything as it was.
 4. The new mounts take the old ones' place, with all that is mounted in them; pivot_root(2) brings the processes'
@@ -21,9 +21,9 @@ import os
 import struct
 import time
 
-from nbhull.runtime.errors import Conflict, HullError, SyscallFailed
+from nbhull.runtime.errors import LOST_HINT, Conflict, ContainerLost, HullError, SyscallFailed
+from nbhull.runtime.launcher.carrying import Carrying
 from nbhull.runtime.launcher.census import PLAIN_PATH, Census, Mapped, Part
-from nbhull.runtime.launcher.copying import copy_attributes, copy_content
 from nbhull.runtime.launcher.standstill import Standstill
 from nbhull.runtime.lean import Socket, socket
 from nbhull.runtime.linux import mount as linux
@@ -119,9 +119,12 @@ class Hand:
 class Move:
     """One move, in a process that may change its namespaces and ends afterwards."""
 
-    def __init__(self, init: int, namespace: int, old: list[Part], new: list[Part], asleep: Collection[int]) -> None:
-        """`init`: the container's first process; `namespace`: descriptor of its mount namespace;
-        `old`, `new`: its parts, the root first, in one order; `asleep`: processes that are left alone."""
+    def __init__(
+        self, init: int, namespace: int, folder: int, old: list[Part], new: list[Part], asleep: Collection[int]
+    ) -> None:
+        """`init`: the container's first process; `namespace`: descriptor of its mount namespace; `folder`: that of its
+        folder in the store; `old`, `new`: its parts, the root first, in one order; `asleep`: processes that are left
+        alone."""
         self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.namespace = namespace
         self.old = old
@@ -131,30 +134,30 @@ class Move:
         self.hands: dict[int, Hand] = {}
         self.undo: list[Callable[[], object]] = []
         """what takes back that which was done so far, last first"""
-        self.temporary: dict[str, str] = {}
-        """by path: the name, in its folder, of the copy that will take its place in the old upper folder"""
+        self.carrying = Carrying(folder, self.undo)
 
     def run(self) -> str:
         """Move it: empty, or why something may still write to the old upper folders.
 
-        Raises HullError or OSError when it could not be moved, and is as it was."""
+        Raises HullError or OSError when it could not be moved, and is as it was; ContainerLost when it is neither."""
         process.setns(self.namespace, process.CLONE_NEWNS)
         self.still.catch()
         try:
             try:
                 self.census.take()
+                new = {part.key: part for part in self.new}
                 for path, part in self.census.carried.items():
-                    self.carry(path, part)
+                    self.carrying.carry(path, part, new[part.key])
                 self.prepare_hands()
                 self.exchange()
-            except BaseException:
-                for step in reversed(self.undo):
-                    step()
+            except BaseException as error:
+                self.take_back(error)
                 raise
             problem = ""
             try:
                 for path, part in self.census.carried.items():
-                    self.settle(path, part)
+                    self.carrying.settle(path, part)
+                self.carrying.end()
                 self.hand_over()
                 problem = self.seal()
             except (HullError, OSError) as error:
@@ -167,47 +170,15 @@ class Move:
                     hand.finish()
             self.still.release()
 
-    # Files that are written
-
-    def carry(self, path: str, part: Part) -> None:
-        """Give a file its name in the new upper folder, and make the copy that stays in the old one."""
-        new = next(new for new in self.new if new.key == part.key)
-        relative = part.relative(path)
-        folder, _, name = relative.rpartition("/")
-        old_folder = linux.openat2(part.upper, folder or ".", os.O_RDONLY | os.O_DIRECTORY, PLAIN_PATH)
-        new_folder = make_folders(part.upper, new.upper, folder)
-        temporary = f".nbhull-{os.urandom(8).hex()}"
+    def take_back(self, reason: BaseException) -> None:
+        """Undo what was done until `reason` came up."""
         try:
-            self.undo.append(lambda: remove(part.upper, folder, temporary))
-            source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=old_folder)
-            try:
-                copy = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=old_folder)
-                try:
-                    copy_content(source, copy)
-                    copy_attributes(source, copy)
-                finally:
-                    os.close(copy)
-            finally:
-                os.close(source)
-            times = os.fstat(new_folder)
-            self.undo.append(lambda: remove(new.upper, folder, name))
-            os.link(name, name, src_dir_fd=old_folder, dst_dir_fd=new_folder, follow_symlinks=False)
-            os.utime(new_folder, ns=(times.st_atime_ns, times.st_mtime_ns))
-        finally:
-            os.close(old_folder)
-            os.close(new_folder)
-        self.temporary[path] = temporary
-
-    def settle(self, path: str, part: Part) -> None:
-        """Let the copy take the file's name in the old upper folder."""
-        folder, _, name = part.relative(path).rpartition("/")
-        fd = linux.openat2(part.upper, folder or ".", os.O_RDONLY | os.O_DIRECTORY, PLAIN_PATH)
-        try:
-            times = os.fstat(fd)
-            os.rename(self.temporary[path], name, src_dir_fd=fd, dst_dir_fd=fd)
-            os.utime(fd, ns=(times.st_atime_ns, times.st_mtime_ns))
-        finally:
-            os.close(fd)
+            for step in reversed(self.undo):
+                step()
+        except (HullError, OSError) as error:
+            raise ContainerLost(
+                f"the container could be moved neither on ({reason}) nor back ({error})", LOST_HINT
+            ) from error
 
     # Processes
 
@@ -364,34 +335,3 @@ def unmount(root: int) -> None:
     """Take a mount away, given its root."""
     os.fchdir(root)
     linux.umount2(".", linux.MNT_DETACH)
-
-
-def make_folders(old: int, new: int, path: str) -> int:
-    """Have the folders of a path in `new` as they are in `old` (descriptors): a descriptor of the last one."""
-    here, there = os.dup(old), os.dup(new)
-    for name in filter(None, path.split("/")):
-        inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-        try:
-            os.mkdir(name, 0o700, dir_fd=there)
-            is_new = True
-        except FileExistsError:
-            is_new = False
-        made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=there)
-        if is_new:
-            copy_attributes(inner, made)
-        os.close(here)
-        os.close(there)
-        here, there = inner, made
-    os.close(here)
-    return there
-
-
-def remove(root: int, folder: str, name: str) -> None:
-    """Delete a file below a folder, if it is there."""
-    fd = linux.openat2(root, folder or ".", os.O_RDONLY | os.O_DIRECTORY, PLAIN_PATH)
-    try:
-        os.unlink(name, dir_fd=fd)
-    except FileNotFoundError:
-        pass  # the step failed before it was made
-    finally:
-        os.close(fd)

@@ -34,7 +34,7 @@ def prune(store: Store, launcher: Client) -> list[str]:
     for layer in unneeded(store, {layer for row in gone for layer in loads(row["layers"])}):
         store.query("delete from layers where id = ?", layer)
         if os.path.isdir(store.path("layers", layer)):
-            launcher.request("delete", path=f"layers/{layer}")
+            launcher.open("delete", path=f"layers/{layer}").close()  # nobody waits for it
     return [row["id"] for row in gone]
 
 

@@ -6,7 +6,7 @@ import json
 from sqlite3 import Row
 
 from nbhull.runtime import composition
-from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound
+from nbhull.runtime.errors import Conflict, ContainerLost, HullError, LauncherLost, NotFound
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.model import HOST_IMAGE
 from nbhull.runtime.running import holds
@@ -107,9 +107,9 @@ def move(
     parts = composition.writable_parts(engine.store, identity, record, record["layers"], [number])
     try:
         fields = taking.move(launcher, identity, parts, number, keep)
-    except LauncherLost:
-        raise
-    except HullError:
+    except HullError as error:
+        if isinstance(error, LauncherLost) and not isinstance(error, ContainerLost):
+            raise
         return False  # the container is started anew, which nobody can miss: what was kept has gone
     return not fields["problem"]
 

@@ -7,7 +7,7 @@ import os
 from sqlite3 import Row
 
 from nbhull.runtime import composition
-from nbhull.runtime.errors import Conflict, HullError, LauncherLost
+from nbhull.runtime.errors import Conflict, ContainerLost, HullError, LauncherLost
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.model import HOST_IMAGE, parse_name
 from nbhull.runtime.running import holds
@@ -115,10 +115,16 @@ def move(
 ) -> dict[str, str]:
     """Put a running container on new writable parts: `problem` says why something may still write to the old ones.
 
-    Raises HullError when it could not be moved, and is as it was."""
-    _, fields, _ = launcher.request(
-        "move", container=identity, parts=parts, generation=str(generation), asleep=list(asleep)
-    )
+    Raises HullError when it could not be moved, and is as it was; ContainerLost, once it has ended, when that was not
+    to be known any more."""
+    try:
+        _, fields, _ = launcher.request(
+            "move", container=identity, parts=parts, generation=str(generation), asleep=list(asleep)
+        )
+    except ContainerLost:
+        with launcher.open("wait", container=identity) as ended:
+            wire.receive_answer(ended)
+        raise
     return fields
 
 

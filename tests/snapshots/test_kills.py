@@ -121,7 +121,7 @@ def whole(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("victim", ["launcher", "holder"])
-def test_the_launcher_is_killed_while_it_moves(victim: str, store: Path) -> None:
+def test_the_launcher_is_killed_while_it_copies(victim: str, store: Path) -> None:
     with Engine(store) as engine:
         box = Box(engine, ContainerSpec(name="box"))
         box.out("echo base > /root/base; echo 1 > /root/file")
