@@ -78,8 +78,10 @@ class Result(Record):
 class Build:
     """One build."""
 
-    def __init__(self, engine: Engine, options: Options) -> None:
-        """Reads the Containerfile. Raises InvalidInput with its line, NotFound where there is none."""
+    def __init__(self, engine: Engine, options: Options, given: dict[str, State] | None = None) -> None:
+        """Reads the Containerfile. `given`: what FROM may name besides images. Raises InvalidInput with its line,
+        NotFound where there is none."""
+        self.given = given or {}
         self.engine = engine
         self.options = options
         self.file = contexts.find_file(options.context, options.file)
@@ -287,6 +289,9 @@ class Build:
         """The state that an image is. Raises NeedsWork where it has to be got first."""
         from nbhull.runtime.builder import bases
 
+        if name in self.given:
+            state = self.given[name]
+            return State(state.config, state.layers, state.key, state.history, state.author)
         found = bases.find(self.engine, name, self.options)
         if found is None:
             if not self.may_work:

@@ -14,9 +14,13 @@ import re
 import shlex
 import time
 
-from nbhull.runtime.builder import repository
+from nbhull.runtime.builder import bases
 from nbhull.runtime.builder.build import Build, Options, Result
-from nbhull.runtime.builder.repository import Repository
+from nbhull.runtime.builder.cache import key_of
+from nbhull.runtime.builder.conda.packages import CondaPackages, parse_line
+from nbhull.runtime.builder.progress import Progress
+from nbhull.runtime.builder.repository import PACKAGE, Repository
+from nbhull.runtime.builder.state import State
 from nbhull.runtime.errors import InvalidInput, NotFound
 from nbhull.runtime.record import Record
 
@@ -27,8 +31,12 @@ if TYPE_CHECKING:
 BASE = "debian:bookworm"
 LOCK = "nbhull.lock"
 VERSION = 1
+LISTS = ("layers", "packages", "requirements", "conda")
+"""fields of a lock file that are lists of texts"""
+WITH_CONDA = "environment"
+"""what the base with conda's packages on it is called in a Containerfile written here"""
 PREFIX = "/opt/environment"
-"""of the virtual environment"""
+"""of the virtual environment, or conda's"""
 WORK = "/srv/work"
 """where the repository's files are"""
 OWN = "/usr/share/nbhull"
@@ -44,6 +52,7 @@ APT_CLEAN = (
     "/var/cache/debconf/*-old /var/lib/dpkg/*-old /var/lib/apt/extended_states"
 )
 """what apt and dpkg write that is another each time"""
+SETTINGS = "ENV PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1"
 PYTHON_PACKAGES = ("python3", "python3-venv")
 CONVERT = """\
 import hashlib, json, sys, urllib.request
@@ -83,6 +92,8 @@ class Lock(Record):
     """of Debian, with versions"""
     requirements: tuple[str, ...]
     """Python's, with versions and hashes"""
+    conda: tuple[str, ...] = ()
+    """conda's packages: address and digest"""
 
     def text(self) -> str:
         """As it is kept in the file."""
@@ -96,14 +107,17 @@ def parse_lock(text: str) -> Lock:
         data = json.loads(text)
         if data.pop("version") != VERSION:
             raise wrong
-        lists = {name: tuple(str(item) for item in data[name]) for name in ("layers", "packages", "requirements")}
+        data.setdefault("conda", [])
+        lists = {name: tuple(str(item) for item in data[name]) for name in LISTS}
         lock = Lock(base=str(data["base"]), asked=str(data["asked"]), epoch=int(data["epoch"]), **lists)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise wrong from None
     if any("\n" in item or not item for item in lock.requirements):
         raise wrong
+    if any(parse_line(line) is None for line in lock.conda):
+        raise wrong
     for package in lock.packages:
-        if repository.PACKAGE.fullmatch(package) is None:
+        if PACKAGE.fullmatch(package) is None:
             raise wrong
     return lock
 
@@ -119,14 +133,17 @@ class EnvironmentBuild:
         self.base = base
         stem = f"{source[: -len('.ipynb')]}." if source.endswith(".ipynb") else f"{source.rstrip('/')}/"
         self.path = f"{stem}{LOCK}"
-        if asked.conda:
-            raise InvalidInput(
-                f"{repository.CONDA} cannot be built yet", f"list what pip has in {repository.REQUIREMENTS}"
-            )
+        self.progress = Progress(options.progress)
+        self.scripts: list[str] = []
+        """of conda's packages, for a shell"""
 
     def run(self, *, locked: bool, relock: bool) -> Result:
         """Build; write the lock file where there is none, or where it does not fit any more. `locked`: refuse instead.
         `relock`: resolve anew even if it fits. Raises InvalidInput, NotFound, ProcessFailed."""
+        for name in self.asked.ignored:
+            self.progress.note(f"warning: {name} does not count beside environment.yml; its section pip can name it")
+        for key in self.asked.conda.unknown if self.asked.conda else ():
+            self.progress.note(f"warning: {key!r} in environment.yml means nothing here")
         lock = self.read_lock()
         if lock is not None and self.base is None:
             self.base = lock.base
@@ -141,7 +158,9 @@ class EnvironmentBuild:
             with open(beside, "w") as file:
                 file.write(lock.text())
             os.rename(beside, self.path)
-        return self.build(self.install_text(lock), lock.epoch, None)
+        with self.engine.catalog.making():
+            given = self.with_conda(lock.conda, lock.epoch)
+            return self.build(self.install_text(lock), lock.epoch, None, given)
 
     def read_lock(self) -> Lock | None:
         """The lock file, if there is one."""
@@ -176,8 +195,33 @@ class EnvironmentBuild:
         _, _, layers = self.engine.catalog.completed(row)
         return tuple(str(layer.diff_id) for layer in layers)
 
-    def build(self, text: str, epoch: int | None, target: str | None) -> Result:
-        """Build a Containerfile that was written here."""
+    def with_conda(self, lines: tuple[str, ...], epoch: int | None) -> dict[str, State]:
+        """The base with conda's packages on it, by the name that a Containerfile knows it by; nothing without them."""
+        if self.asked.conda is None:
+            return {}
+        packages = [package for line in lines if (package := parse_line(line)) is not None]
+        conda = self.conda_packages(epoch)
+        layer = conda.layer(packages, PREFIX)
+        base = bases.state_of(self.engine, self.engine.catalog.find(str(self.base)))
+        state = State(
+            base.config,
+            [layer, *base.layers] if layer else base.layers,
+            key_of("with conda", base.key, conda.key(packages, PREFIX)),
+            base.history,
+            base.author,
+        )
+        if layer:
+            made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+            state.remember(f"conda install {' '.join(one.file_name for one in packages)}", made, empty=False)
+        self.scripts = conda.scripts(layer, PREFIX) if layer else []
+        return {WITH_CONDA: state}
+
+    def conda_packages(self, epoch: int | None) -> CondaPackages:
+        """What has to do with conda's packages, whose files are not younger than `epoch`."""
+        return CondaPackages(self.engine, self.options.but(epoch=epoch), self.progress)
+
+    def build(self, text: str, epoch: int | None, target: str | None, given: dict[str, State]) -> Result:
+        """Build a Containerfile that was written here; `given`: what FROM may name besides images."""
         import tempfile
 
         with tempfile.TemporaryDirectory(prefix="unpacked-", dir=self.folder()) as folder:
@@ -187,7 +231,7 @@ class EnvironmentBuild:
             options = self.options.but(
                 file=path, epoch=epoch if self.options.epoch is None else self.options.epoch, target=target
             )
-            one = Build(self.engine, options if target is None else options.but(tags=(), labels={}))
+            one = Build(self.engine, options if target is None else options.but(tags=(), labels={}), given)
             one.file_name = "environment"
             try:
                 return one.run()
@@ -206,16 +250,39 @@ class EnvironmentBuild:
         """Resolve what is asked for, in a container; the lock file that comes of it. What was resolved before does not
         count: the answer is the network's. `relock`: not even that the base's packages are still to be had."""
         layers = self.base_layers()
-        result = self.build(self.resolve_text(str(time.time_ns()), relock), None, "resolved")
-        texts = self.read_files(result.image.id, (f"{OWN}/packages", f"{OWN}/requirements"))
+        epoch = int(time.time()) if self.options.epoch is None else self.options.epoch
+        conda = self.solve()
+        texts = ["", ""]
+        if self.asked.conda is None or self.asked.packages or self.resolve_arguments():
+            with self.engine.catalog.making():
+                given = self.with_conda(conda, epoch)
+                result = self.build(self.resolve_text(str(time.time_ns()), relock), None, "resolved", given)
+            texts = self.read_files(result.image.id, (f"{OWN}/packages", f"{OWN}/requirements"))
         return Lock(
             str(self.base),
             layers,
             self.asked.digest(),
-            int(time.time()) if self.options.epoch is None else self.options.epoch,
+            epoch,
             tuple(sorted(texts[0].split())),
             tuple(line for line in texts[1].splitlines() if line),
+            conda,
         )
+
+    def solve(self) -> tuple[str, ...]:
+        """The packages of conda that environment.yml comes to."""
+        asked = self.asked.conda
+        if asked is None:
+            return ()
+        specs = list(asked.specs)
+        if self.asked.python:
+            specs.append(f"python {self.asked.python}.*")
+        if (self.asked.requirements or self.asked.project) and not any(
+            re.match(r"pip(\W|$)", spec) for spec in specs
+        ):
+            specs += ["python", "pip"]
+        folder = os.path.join(self.options.context, self.asked.folder)
+        packages = self.conda_packages(None).solve(asked.but(specs=tuple(specs)), folder, str(self.base))
+        return tuple(package.line for package in packages)
 
     def read_files(self, image: str, paths: tuple[str, ...]) -> list[str]:
         """Files of an image."""
@@ -234,14 +301,15 @@ class EnvironmentBuild:
         install = [
             "dpkg-query -W -f '${Package}=${Version}\\n' | sort > /tmp/before",
             "apt-get update",
-            f"{APT_INSTALL} {shlex.join([*PYTHON_PACKAGES, *asked.packages])}",
+            f"{APT_INSTALL} {shlex.join([*(PYTHON_PACKAGES if asked.conda is None else ()), *asked.packages])}",
             "dpkg-query -W -f '${Package}=${Version}\\n' | sort > /tmp/after",
             f"comm -13 /tmp/before /tmp/after > {OWN}/packages",
         ]
         # a base that has Python needs no apt, and need not be a Debian
-        needs = "false" if asked.packages else "python3 -c 'import ensurepip, venv' 2> /dev/null"
+        needs = "true" if asked.conda else "python3 -c 'import ensurepip, venv' 2> /dev/null"
+        needs = "false" if asked.packages else needs
         lines = [
-            f"FROM {self.base} AS resolved",
+            f"FROM {self.foundation()} AS resolved",
             f"RUN {APT_CACHE} export DEBIAN_FRONTEND=noninteractive && mkdir -p {OWN} && touch {OWN}/packages && \\",
             f"    {{ {needs} || {{ {' && '.join(install)}; }}; }}" + (f" # {now}" if asked.packages or relock else ""),
             *self.python_lines(),
@@ -254,15 +322,19 @@ class EnvironmentBuild:
         if not arguments:
             return "\n".join([*lines, f"RUN touch {OWN}/requirements", ""])
         lines += [
-            f"RUN {PIP_CACHE} cd {OWN} && pip install --quiet --dry-run --ignore-installed --report report.json \\",
-            f"    {arguments} && \\",
+            f"RUN {PIP_CACHE} cd {OWN} && python3 -m pip install --quiet --dry-run --ignore-installed \\",
+            f"    --report report.json {arguments} && \\",
             f"    python3 convert.py < report.json > requirements # {now}",
         ]
         return "\n".join([*lines, ""])
 
+    def foundation(self) -> str:
+        """What FROM names."""
+        return str(self.base) if self.asked.conda is None else WITH_CONDA
+
     def resolve_arguments(self) -> str:
         """What pip is to resolve."""
-        words = ["-r asked/requirements.txt"] if self.asked.requirements else []
+        words = [f"-r asked/{self.asked.requirements_name}"] if self.asked.requirements else []
         return " ".join([*words, f"{WORK}/{self.asked.folder}".rstrip("/")] if self.asked.project else words)
 
     def copies(self) -> list[str]:
@@ -270,7 +342,7 @@ class EnvironmentBuild:
         asked = self.asked
         lines = []
         if asked.requirements:
-            lines += copy_text(asked.requirements, f"{OWN}/asked/requirements.txt")
+            lines += copy_text(asked.requirements, f"{OWN}/asked/{asked.requirements_name}")
             folder = f"{asked.folder}/" if asked.folder else ""
             lines += [
                 f"COPY {json.dumps([f'{folder}{path}', f'{OWN}/asked/{path}'])}" for path in asked.included
@@ -280,7 +352,11 @@ class EnvironmentBuild:
         return lines
 
     def python_lines(self) -> list[str]:
-        """Lines that make the virtual environment."""
+        """Lines that make the virtual environment, or go into conda's."""
+        if self.asked.conda is not None:
+            own = [f"ENV {name}={quoted(value)}" for name, value in self.asked.conda.variables]
+            scripts = [f"RUN {' && '.join(self.scripts)}"] if self.scripts else []
+            return [f"ENV PATH={PREFIX}/bin:$PATH CONDA_PREFIX={PREFIX}", *own, SETTINGS, *scripts]
         lines = []
         if self.asked.python:
             lines.append(f"RUN python3 -c {shlex.quote(version_check(self.asked.python))}")
@@ -288,7 +364,7 @@ class EnvironmentBuild:
             *lines,
             f"RUN python3 -m venv {PREFIX} && find {PREFIX} -name __pycache__ -prune -exec rm -r {{}} +",
             f"ENV PATH={PREFIX}/bin:$PATH VIRTUAL_ENV={PREFIX}",
-            "ENV PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1",
+            SETTINGS,
         ]
 
     # Installing
@@ -297,7 +373,7 @@ class EnvironmentBuild:
         """The Containerfile that installs what a lock file says."""
         asked = self.asked
         hashed = all(" --hash=" in line for line in lock.requirements)
-        lines = [f"FROM {lock.base}"]
+        lines = [f"FROM {self.foundation()}"]
         if lock.packages:
             lines += [
                 f"RUN {APT_CACHE} export DEBIAN_FRONTEND=noninteractive && apt-get update && \\",
@@ -309,7 +385,7 @@ class EnvironmentBuild:
         if lock.requirements:
             lines += [
                 *copy_text("\n".join(lock.requirements), f"{OWN}/requirements.lock"),
-                f"RUN {PIP_CACHE} pip install --quiet --no-compile --no-deps "
+                f"RUN {PIP_CACHE} python3 -m pip install --quiet --no-compile --no-deps "
                 f"{'--require-hashes ' if hashed else ''}-r {OWN}/requirements.lock",
             ]
         if not asked.notebook:
@@ -321,12 +397,18 @@ class EnvironmentBuild:
                 f"    /tmp/uv/bin/uv sync --active --frozen --no-editable --no-dev && rm -r /tmp/uv"
             )
         elif asked.project:
-            lines.append(f"RUN {PIP_CACHE} pip install --quiet --no-compile --no-deps {folder}")
+            lines.append(f"RUN {PIP_CACHE} python3 -m pip install --quiet --no-compile --no-deps {folder}")
         if asked.post_build:
             lines.append(f"RUN chmod +x {folder}/postBuild && {folder}/postBuild")
         if asked.start:
             lines += [f"RUN chmod +x {folder}/start", f'ENTRYPOINT ["{folder}/start"]']
-        return "\n".join([*lines, 'CMD ["python3"]', ""])
+        has_python = asked.conda is None or any(re.search(r"/python-\d", line) for line in lock.conda)
+        return "\n".join([*lines, f'CMD ["{"python3" if has_python else "/bin/sh"}"]', ""])
+
+
+def quoted(value: str) -> str:
+    """A value as ENV takes it, with nothing put in its place."""
+    return '"' + re.sub(r'([\\"$])', r"\\\1", value) + '"'
 
 
 def copy_text(text: str, path: str) -> list[str]:

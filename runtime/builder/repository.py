@@ -11,6 +11,8 @@ import json
 import os
 import re
 
+from nbhull.runtime.builder.conda.file import CondaFile
+from nbhull.runtime.builder.conda.file import parse as parse_conda
 from nbhull.runtime.errors import InvalidInput
 from nbhull.runtime.record import Record
 
@@ -20,8 +22,13 @@ if TYPE_CHECKING:
 
 FOLDERS = ("binder", ".binder", "")
 REQUIREMENTS, PROJECT, UV_LOCK, APT, RUNTIME = "requirements.txt", "pyproject.toml", "uv.lock", "apt.txt", "runtime.txt"
-POST_BUILD, START, CONDA = "postBuild", "start", "environment.yml"
-FILES = (REQUIREMENTS, PROJECT, UV_LOCK, APT, RUNTIME, POST_BUILD, START, CONDA)
+POST_BUILD, START = "postBuild", "start"
+CONDA = ("environment.yml", "environment.yaml")
+FILES = (REQUIREMENTS, PROJECT, UV_LOCK, APT, RUNTIME, POST_BUILD, START, *CONDA)
+PIP_SECTION = ".pip-section.txt"
+"""a file of what `pip:` in environment.yml says"""
+PROJECTS = {".", "-e .", "-e.", "--editable ."}
+"""lines of the section `pip:` that mean the repository itself"""
 UNKNOWN = ("Project.toml", "install.R", "default.nix", "Pipfile", "setup.py", "DESCRIPTION")
 """what repo2docker knows beyond; none of it is passed over in silence"""
 PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*(?:=[A-Za-z0-9.+:~-]+)?")
@@ -48,16 +55,26 @@ class Repository(Record):
     """the context is itself a Python project, to be installed"""
     uv_lock: bool = False
     """what is installed is what uv.lock says"""
-    conda: str = ""
-    """the text of environment.yml"""
+    conda: CondaFile | None = None
+    """what environment.yml asks for"""
     post_build: bool = False
     start: bool = False
     notebook: str = ""
     """name of the notebook that carries the requirements"""
+    ignored: tuple[str, ...] = ()
+    """files that do not count beside environment.yml"""
 
     def digest(self) -> str:
         """A digest of what was asked for, to tell whether a lock file still fits."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        fields = self.to_dict()
+        del fields["ignored"]
+        fields["conda"] = fields["conda"] or ""
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def requirements_name(self) -> str:
+        """What the file of `requirements` is called, beside those that it names."""
+        return REQUIREMENTS if self.conda is None else PIP_SECTION
 
 
 def find(context: str) -> Repository | None:
@@ -68,7 +85,7 @@ def find(context: str) -> Repository | None:
         here = os.path.join(context, folder) if folder else context
         if folder and not os.path.isdir(here):
             continue
-        there = {name for name in (*FILES, *UNKNOWN, "environment.yaml") if os.path.isfile(f"{here}/{name}")}
+        there = {name for name in (*FILES, *UNKNOWN) if os.path.isfile(f"{here}/{name}")}
         if there or folder:
             return of_files(here, folder, there) if there else None
     return None
@@ -81,13 +98,26 @@ def of_files(here: str, folder: str, there: set[str]) -> Repository | None:
             raise InvalidInput(
                 f"environments of {name} cannot be built", "write a Containerfile, or requirements.txt …"
             )
-    if not there & {*FILES, "environment.yaml"}:
+    if not there & set(FILES):
         return None
-    requirements, included = "", []
+    requirements, conda = "", None
+    ignored: tuple[str, ...] = ()
+    project = PROJECT in there
+    for name in CONDA:
+        if name in there:
+            conda = parse_conda(read(f"{here}/{name}"))
+            # as repo2docker has it: what pip is to install is then said by the section pip
+            ignored = tuple(sorted(there & {REQUIREMENTS, PROJECT, UV_LOCK}))
+            project = bool(PROJECTS & set(conda.pip))
+            requirements = "".join(f"{line}\n" for line in conda.pip if line not in PROJECTS)
+            ignored = tuple(one for one in ignored if one != PROJECT or not project)
+            if project and PROJECT not in there:
+                raise InvalidInput(f"{name} has pip install '.', which is no project", "add a pyproject.toml")
+            there = there - set(ignored)
+            break
     if REQUIREMENTS in there:
         requirements = read(f"{here}/{REQUIREMENTS}")
-        included = includes(here, requirements)
-    project = PROJECT in there
+    included = includes(here, requirements, REQUIREMENTS if conda is None else "")
     if project:
         check_project(read(f"{here}/{PROJECT}"))
     if UV_LOCK in there and not project:
@@ -100,9 +130,10 @@ def of_files(here: str, folder: str, there: set[str]) -> Repository | None:
         parse_runtime(read(f"{here}/{RUNTIME}")) if RUNTIME in there else "",
         project,
         UV_LOCK in there,
-        read(f"{here}/{CONDA}") if CONDA in there else "",
+        conda,
         POST_BUILD in there,
         START in there,
+        ignored=ignored,
     )
 
 
@@ -139,9 +170,9 @@ def parse_runtime(text: str) -> str:
     return match[1]
 
 
-def includes(here: str, text: str) -> list[str]:
-    """The files that a requirements file names by -r and -c, theirs too. Raises InvalidInput for one that is missing,
-    or outside."""
+def includes(here: str, text: str, own: str) -> list[str]:
+    """The files that a requirements file names by -r and -c, theirs too; `own`: its name. Raises InvalidInput for one
+    that is missing, or outside."""
     found: list[str] = []
     pending = [("", text)]
     while pending:
@@ -152,7 +183,7 @@ def includes(here: str, text: str) -> list[str]:
             path = os.path.normpath(os.path.join(base, match[1]))
             if path.startswith(("..", "/")):
                 raise InvalidInput(f"{REQUIREMENTS} names {match[1]!r}, which lies outside", "move it beside")
-            if path in found or path == REQUIREMENTS:
+            if path in found or path == own:
                 continue
             if not os.path.isfile(f"{here}/{path}"):
                 raise InvalidInput(f"{REQUIREMENTS} names {match[1]!r}, which is not there", "correct the path")

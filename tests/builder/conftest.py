@@ -14,6 +14,7 @@ import pytest
 from nbhull.runtime.builder.build import Result
 from nbhull.runtime.engine import Engine
 from support.builds import built
+from support.indexes import python_root
 
 BUSYBOX = Path("/bin/busybox")
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\n"
@@ -52,6 +53,13 @@ def base_engine(shared_engine: Engine, busybox_tar: bytes) -> Engine:
     """The shared engine, with the image `base`."""
     shared_engine.catalog.import_root([busybox_tar], ["base"], {"Cmd": ["/bin/sh"]})
     return shared_engine
+
+
+@pytest.fixture(scope="session")
+def with_python(base_engine: Engine, busybox_tar: bytes) -> str:
+    """Name of an image that has the machine's own Python, too."""
+    base_engine.catalog.import_root([python_root(busybox_tar)], ["with-python"])
+    return "with-python"
 
 
 @pytest.fixture

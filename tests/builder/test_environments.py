@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import functools
 import hashlib
-import http.server
-import io
 import json
 import os
-import subprocess
-import tarfile
-import threading
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +18,7 @@ from nbhull.runtime.model import ContainerSpec
 from nbhull.runtime.verbs.building import build
 from nbhull.runtime.verbs.parser import parse
 from support.boxes import Box
+from support.indexes import add_wheel, served
 
 
 def folder_of(path: Path, files: dict[str, str]) -> str:
@@ -165,91 +157,21 @@ def test_a_lock_file_cannot_smuggle_lines() -> None:
 # For real, without any network but loopback
 
 
-def python_root(busybox_tar: bytes) -> bytes:
-    """A root file system with the machine's own Python, and what it needs to run."""
-    library = Path(
-        subprocess.run(
-            ["/usr/bin/python3", "-c", "import os; print(os.__file__)"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    ).parent
-    real = Path("/usr/bin/python3").resolve()
-    listed = subprocess.run(
-        ["ldd", real, *library.glob("lib-dynload/*.so")], capture_output=True, text=True, check=False
-    ).stdout
-    shared = {
-        word for line in listed.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")
-    }
-    memory = io.BytesIO(busybox_tar)
-    with tarfile.open(fileobj=memory, mode="a") as archive:
-        for path in sorted(shared):
-            archive.add(Path(path).resolve(), path.lstrip("/"))
-        archive.add(real, "usr/bin/python3")
-        skip = ("/test", "/__pycache__", "/idlelib", "/tkinter", "/lib2to3", "/pydoc_data", "/config-")
-        archive.add(
-            library, str(library).lstrip("/"), filter=lambda m: None if any(s in f"/{m.name}" for s in skip) else m
-        )
-        wheels = Path("/usr/share/python-wheels")
-        if wheels.exists():
-            archive.add(wheels, str(wheels).lstrip("/"))
-    return memory.getvalue()
-
-
-def wheel(name: str, version: str, requires: str = "") -> bytes:
-    """A wheel with one module (PEP 427)."""
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}.py": f"version = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        + (f"Requires-Dist: {requires}\n" if requires else ""),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    digests = {
-        p: base64.urlsafe_b64encode(hashlib.sha256(t.encode()).digest()).decode().rstrip("=") for p, t in files.items()
-    }
-    files[f"{info}/RECORD"] = (
-        "".join(f"{p},sha256={d},{len(files[p])}\n" for p, d in digests.items()) + f"{info}/RECORD,,\n"
-    )
-    memory = io.BytesIO()
-    with zipfile.ZipFile(memory, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), text)
-    return memory.getvalue()
-
-
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package index on loopback, which pip is told of by the host's settings alone (PEP 503)."""
     folder = tmp_path / "index"
     for name, version, requires in (("alpha", "1.0", "beta"), ("beta", "1.0", "")):
         add_wheel(folder, name, version, requires)
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with contextlib.closing(server.socket):
+    with served(folder) as (address, _):
+        monkeypatch.setenv("PIP_INDEX_URL", f"{address}/")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
         yield folder
-        server.shutdown()
-        thread.join()
-
-
-def add_wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
-    place = folder / name
-    place.mkdir(parents=True, exist_ok=True)
-    (place / f"{name}-{version}-py3-none-any.whl").write_bytes(wheel(name, version, requires))
-    links = "".join(f'<a href="{path.name}">{path.name}</a>' for path in place.glob("*.whl"))
-    (place / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>")
 
 
 @pytest.mark.requires("busybox", "root")  # what it needs of the user is tested with other builds; it takes a while
 @pytest.mark.timeout(400)
-def test_a_repository(base_engine: Engine, busybox_tar: bytes, index: Path, tmp_path: Path) -> None:
-    base_engine.catalog.import_root([python_root(busybox_tar)], ["with-python"])
+def test_a_repository(base_engine: Engine, with_python: str, index: Path, tmp_path: Path) -> None:
     context = tmp_path / "repository"
     folder_of(
         context,
@@ -271,8 +193,8 @@ def test_a_repository(base_engine: Engine, busybox_tar: bytes, index: Path, tmp_
         return str(row["config"])
 
     with pytest.raises(NotFound, match="there is no lock file"):
-        run("--base", "with-python", "--locked")
-    first = run("--base", "with-python")
+        run("--base", with_python, "--locked")
+    first = run("--base", with_python)
     lock = parse_lock((context / "nbhull.lock").read_text())
     assert [line.split(" ")[0] for line in lock.requirements] == ["alpha==1.0", "beta==1.0"]
     digest = hashlib.sha256((index / "beta/beta-1.0-py3-none-any.whl").read_bytes()).hexdigest()

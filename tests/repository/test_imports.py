@@ -54,6 +54,8 @@ def test_dependencies_point_one_way(package: str) -> None:
 
 
 LIBRARIES = {
+    "runtime/builder/conda/file.py": {"yaml"},
+    "runtime/builder/conda/program.py": {"rattler"},
     "runtime/cgroups/systemd.py": {"jeepney"},
     "runtime/images": {"backports", "compression", "isal"},
     "runtime/registry": {"urllib3"},

@@ -63,10 +63,10 @@ VERBS: tuple[Verb, ...] = (
         "time.\n\n"
         "RUN steps are given the host's proxy variables, certificates, and settings of pip, npm and apt, of which "
         "nothing ends in the image. With SOURCE_DATE_EPOCH set, the same content gives the same digest anywhere.\n\n"
-        "Without a Containerfile, the environment files of CONTEXT count: requirements.txt, pyproject.toml, uv.lock, "
-        "apt.txt, runtime.txt, postBuild, start; of a notebook its inline script metadata (PEP 723). What they ask for "
-        "is written, with versions and hashes, to nbhull.lock beside them, and installed from there as long as they "
-        "stay the same.",
+        "Without a Containerfile, the environment files of CONTEXT count: environment.yml, requirements.txt, "
+        "pyproject.toml, uv.lock, apt.txt, runtime.txt, postBuild, start; of a notebook its inline script metadata "
+        "(PEP 723). What they ask for is written, with versions and hashes, to nbhull.lock beside them, and installed "
+        "from there as long as they stay the same.",
         examples=(
             ("build -t mine .", "an image of the folder's Containerfile"),
             ("build -t mine --target test --build-arg VERSION=3 .", "one stage of it, with an argument"),
