@@ -36,14 +36,18 @@ def find(engine: Engine, name: str, options: Options) -> State | None:
         row = engine.store.find("images", name, "image")
     except NotFound:
         return None
-    return state_of(engine, row)
+    return state_of(engine, row, options)
 
 
-def state_of(engine: Engine, row: Row) -> State:
+def state_of(engine: Engine, row: Row, options: Options) -> State:
     """The state that an image is, by its row."""
     document = document_of(engine, row)
     layers = json.loads(row["layers"])
-    key = key_of("base", layers)  # whose ids stay, where digests may come later
+    if options.travels:
+        _, _, complete = engine.catalog.completed(row)
+        key = key_of("base", [str(layer.diff_id) for layer in complete])
+    else:
+        key = key_of("base", layers)  # whose ids stay, where digests may come later
     return State(
         document.get("config") or {}, layers, key, document.get("history") or [], str(document.get("author") or "")
     )
@@ -83,7 +87,7 @@ def get(build: Build, name: str) -> State:
             raise NotFound(f"there is no archive or folder {path!r} to build on", "correct FROM")
         return build.materials.from_path(path)
     image = build.materials.pull(name)
-    return state_of(engine, engine.store.find("images", image, "image"))
+    return state_of(engine, engine.store.find("images", image, "image"), build.options)
 
 
 def retag(engine: Engine, identity: str, names: tuple[str, ...]) -> Image:

@@ -9,6 +9,7 @@ from nbhull.runtime.builder.copying import Job
 from nbhull.runtime.builder.placing import Picker, Placer, is_folder
 from nbhull.runtime.errors import InvalidInput, NotFound
 from nbhull.runtime.images import unpack
+from nbhull.runtime.images.pack import Packer
 from nbhull.runtime.launcher import overlay
 from nbhull.runtime.linux.mount import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, make_filesystem, openat2
 
@@ -56,6 +57,13 @@ class Bench:
         root = self.merged(request["lowers"], request["upper"], request["work"])
         placer = Placer(root, Job(**request["job"]))
         placer.unpack(unpack.Pieces(lambda count: os.read(source, count), {}))
+        return {}
+
+    def do_files(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, object]:
+        """Write a tar of what layers are together into the first descriptor."""
+        packer = Packer(self.merged(request["lowers"]), whiteouts=False, cross=True)
+        with open(descriptors[0], "wb", closefd=False) as file:
+            file.writelines(packer.pieces())
         return {}
 
     def do_pick(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, object]:

@@ -8,7 +8,7 @@ import time
 
 from nbhull.runtime.builder import context as contexts
 from nbhull.runtime.builder import instructions, syntax
-from nbhull.runtime.builder.cache import Cache, key_of
+from nbhull.runtime.builder.cache import Cache, Done, key_of
 from nbhull.runtime.builder.instructions import located
 from nbhull.runtime.builder.mounts import Secret, parse_mount
 from nbhull.runtime.builder.progress import Progress
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
     from nbhull.runtime.builder.instructions import Stage
     from nbhull.runtime.builder.materials import Materials
+    from nbhull.runtime.builder.travel import Place
     from nbhull.runtime.engine import Engine
     from nbhull.runtime.model import Image, Network
 
 NOTHING: dict[str, str] = {}
-"""a default that nobody changes"""
+NO_STEPS: dict[str, Done] = {}
+"""defaults that nobody changes"""
 
 
 class Options(Record):
@@ -56,6 +58,15 @@ class Options(Record):
     progress: str = "auto"
     epoch: int | None = None
     """SOURCE_DATE_EPOCH, seconds: the time of all that the build makes"""
+    cache_from: tuple[Place, ...] = ()
+    """caches whose steps count (travel)"""
+    cache_to: tuple[Place, ...] = ()
+    """where this build's steps go"""
+
+    @property
+    def travels(self) -> bool:
+        """Whether steps come from, or go to, other stores, so that ids of this one tell nothing."""
+        return bool(self.cache_from or self.cache_to)
 
 
 class NeedsWork(Exception):
@@ -73,6 +84,8 @@ class Result(Record):
     cached: bool
     """nothing had to be done"""
     warnings: tuple[str, ...] = ()
+    steps: dict[str, Done] = NO_STEPS
+    """by their keys"""
 
 
 class Build:
@@ -103,6 +116,8 @@ class Build:
         self.context = contexts.open_context(options.context, self.file, memory)
         self.cache = Cache(engine.store, enabled=options.cached)
         self.progress = Progress(options.progress)
+        self.steps: dict[str, Done] = {}
+        """those that change files, by their keys"""
         self.may_work = False
         self.told: list[tuple[str, str, str]] = []
         """steps of the quick pass"""
@@ -213,12 +228,13 @@ class Build:
             final = self.work(stages)
         image = self.finish(final)
         warnings = list(self.program.warnings)
-        if unused := sorted(self.options.arguments.keys() - self.scope.used - self.scope.proxies().keys()):
+        known = {*self.scope.used, *self.scope.proxies(), "SOURCE_DATE_EPOCH"}
+        if unused := sorted(self.options.arguments.keys() - known):
             warnings.append(f"no ARG takes the build argument {', '.join(unused)}")
         for warning in warnings:
             self.progress.note(f"warning: {warning}")
         self.progress.note(f"built in {time.monotonic() - started:.1f} s")
-        return Result(image, cached, tuple(warnings))
+        return Result(image, cached, tuple(warnings), self.steps)
 
     def work(self, stages: list[Stage]) -> State:
         """All stages at the same time, each waiting where it needs another."""
@@ -306,6 +322,11 @@ class Build:
             state.config["Labels"] = {**(state.config.get("Labels") or {}), **self.options.labels}
             text = " ".join(f"{name}={value}" for name, value in self.options.labels.items())
             state.remember(f"LABEL {text}", self.timestamp(time.time()))
+        if any(place.kind == "inline" for place in self.options.cache_to):
+            from nbhull.runtime.builder import travel
+
+            carried = {travel.LABEL: travel.label(self.steps, list(reversed(state.layers)))}
+            state.config["Labels"] = {**(state.config.get("Labels") or {}), **carried}
         lines = [entry.get("created_by", "") for entry in state.history]
         key = key_of("image", state.key, state.layers, state.config, lines, state.author, self.options.epoch)
         from nbhull.runtime.builder import bases

@@ -49,11 +49,12 @@ class Cache:
             return None
         return Done(layer, rows[0]["created"])
 
-    def add(self, key: str, layer: str) -> Done:
-        """Remember a step."""
-        now = time.time()
-        self.store.query("insert or replace into steps (key, layer, created) values (?, ?, ?)", key, layer, now)
-        return Done(layer, now)
+    def add(self, key: str, layer: str, created: float | None = None) -> Done:
+        """Remember a step; `created`: seconds since the epoch, now if not given."""
+        done = Done(layer, time.time() if created is None else created)
+        query = "insert or replace into steps (key, layer, created) values (?, ?, ?)"
+        self.store.query(query, key, layer, done.created)
+        return done
 
     def find_image(self, key: str) -> str | None:
         """The id of the image that was made of the same, if it is still there."""

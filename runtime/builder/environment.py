@@ -16,7 +16,7 @@ import time
 
 from nbhull.runtime.builder import bases
 from nbhull.runtime.builder.build import Build, Options, Result
-from nbhull.runtime.builder.cache import key_of
+from nbhull.runtime.builder.cache import Done, key_of
 from nbhull.runtime.builder.conda.packages import CondaPackages, parse_line
 from nbhull.runtime.builder.progress import Progress
 from nbhull.runtime.builder.repository import PACKAGE, Repository
@@ -136,6 +136,7 @@ class EnvironmentBuild:
         self.progress = Progress(options.progress)
         self.scripts: list[str] = []
         """of conda's packages, for a shell"""
+        self.steps: dict[str, Done] = {}
 
     def run(self, *, locked: bool, relock: bool) -> Result:
         """Build; write the lock file where there is none, or where it does not fit any more. `locked`: refuse instead.
@@ -160,7 +161,8 @@ class EnvironmentBuild:
             os.rename(beside, self.path)
         with self.engine.catalog.making():
             given = self.with_conda(lock.conda, lock.epoch)
-            return self.build(self.install_text(lock), lock.epoch, None, given)
+            result = self.build(self.install_text(lock), lock.epoch, None, given)
+        return result.but(steps={**self.steps, **result.steps})
 
     def read_lock(self) -> Lock | None:
         """The lock file, if there is one."""
@@ -202,7 +204,8 @@ class EnvironmentBuild:
         packages = [package for line in lines if (package := parse_line(line)) is not None]
         conda = self.conda_packages(epoch)
         layer = conda.layer(packages, PREFIX)
-        base = bases.state_of(self.engine, self.engine.catalog.find(str(self.base)))
+        self.steps.update(conda.steps)
+        base = bases.state_of(self.engine, self.engine.catalog.find(str(self.base)), self.options)
         state = State(
             base.config,
             [layer, *base.layers] if layer else base.layers,

@@ -162,7 +162,7 @@ class Materials:
         if len(found) != 1:
             raise InvalidInput(f"{path!r} has {len(found)} images", "load it, and name the one to build on")
         image = found[0]
-        return bases.state_of(self.engine, self.engine.store.find("images", image.id, "image"))
+        return bases.state_of(self.engine, self.engine.store.find("images", image.id, "image"), self.options)
 
     def from_root(self, stream: Iterator[bytes], path: str) -> State:
         """The state that a root file system of one layer is: what it is made of decides whether it was had before."""

@@ -138,6 +138,7 @@ class StageBuild:
                     raise
                 step.end()
         self.state.key = key
+        build.steps[key] = done
         if done.layer:
             self.state.layers.insert(0, done.layer)
         self.state.remember(text, build.timestamp(done.created), empty=not done.layer)

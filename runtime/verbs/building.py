@@ -7,7 +7,9 @@ import os
 from nbhull.runtime.builder.build import Build, Options
 from nbhull.runtime.builder.build import Result as BuildResult
 from nbhull.runtime.builder.context import has_file
+from nbhull.runtime.builder.scope import platform
 from nbhull.runtime.errors import InvalidInput
+from nbhull.runtime.verbs.archives import refuse_terminal
 from nbhull.runtime.verbs.results import Names, Result
 
 TYPE_CHECKING = False
@@ -38,13 +40,40 @@ def build(engine: Engine, values: dict[str, Any]) -> Result:
             host_settings=not values["no_host_settings"],
             progress="quiet" if values["quiet"] else values["progress"],
             epoch=epoch(dict(pair for pair in values["build_arg"] if pair is not None)),
+            cache_from=values["cache_from"],
+            cache_to=values["cache_to"],
         )
-        result = build_it(engine, options, values, values["context"] if notebook else "")
+        result = build_and_hand_on(engine, options, values, values["context"] if notebook else "")
     identity = result.image.id if len(result.image.id) < 64 else f"sha256:{result.image.id}"
     if values["iidfile"]:
         with open(values["iidfile"], "w") as opened_file:
             opened_file.write(identity)
+    if any(output.target == "-" for output in values["output"]):
+        return Names([])  # the files stand there
     return Names([identity if values["quiet"] or not values["tag"] else values["tag"][0]])
+
+
+def build_and_hand_on(engine: Engine, options: Options, values: dict[str, Any], notebook: str) -> BuildResult:
+    """Build, with caches from elsewhere, and give the image and its steps to where they are to go."""
+    for output in values["output"]:
+        if output.target == "-":
+            refuse_terminal("-")
+    if options.cache_from:
+        from nbhull.runtime.builder import travel
+        from nbhull.runtime.builder.progress import Progress
+
+        travel.fetch(engine, options.cache_from, Progress(options.progress))
+    result = build_it(engine, options, values, notebook)
+    for place in options.cache_to:
+        if place.kind != "inline":
+            from nbhull.runtime.builder import travel
+
+            travel.publish(engine, place, result.steps, platform())
+    for output in values["output"]:
+        from nbhull.runtime.builder.output import write
+
+        write(engine, result.image, output)
+    return result
 
 
 def build_it(engine: Engine, options: Options, values: dict[str, Any], notebook: str) -> BuildResult:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 
 from nbhull.runtime import hostsettings
-from nbhull.runtime.builder.cache import EMPTY, Cache, key_of
+from nbhull.runtime.builder.cache import EMPTY, Cache, Done, key_of
 from nbhull.runtime.builder.conda import program, settings
 from nbhull.runtime.builder.conda.file import NAME, CondaFile
 from nbhull.runtime.builder.materials import Materials
@@ -80,6 +80,8 @@ class CondaPackages:
         self.progress = progress
         self.epoch = options.epoch
         self.cache = Cache(engine.store, enabled=options.cached)
+        self.steps: dict[str, Done] = {}
+        """what was installed, by key"""
         self.downloads = engine.store.path(DOWNLOADS)
 
     # On this machine
@@ -183,6 +185,7 @@ class CondaPackages:
             self.download(wanted, settings.read())
             with self.step(f"install {len(packages)} packages into {prefix}"):
                 done = self.cache.add(key, self.materials.make_layer(lambda part: self.fill(part, packages, prefix)))
+        self.steps[key] = done
         return done.layer
 
     def scripts(self, layer: str, prefix: str) -> list[str]:
