@@ -149,6 +149,11 @@ class Writer:
         while rest:
             rest = rest[os.write(self.file.fileno(), rest) :]
 
+    @property
+    def found(self) -> str:
+        """The digest of all that was replayed and written so far."""
+        return f"sha256:{self.hash.hexdigest()}"
+
     def adopt(self, digest: str, size: int) -> None:
         """Another process of ours has written the file, and hashed it meanwhile."""
         self.known, self.size = parse_digest(digest), size
@@ -160,7 +165,7 @@ class Writer:
 
     def commit(self, expected: str | None = None) -> str:
         """Give the blob its name; its digest. Raises InvalidInput where another was expected: then nothing is kept."""
-        digest = self.known or f"sha256:{self.hash.hexdigest()}"
+        digest = self.known or self.found
         expected = expected or self.digest
         if expected and digest != expected:
             self.restart()

@@ -93,15 +93,26 @@ def import_all() -> None:
         make_decompressor(kind)
 
 
+def begin(read: Callable[[int], bytes]) -> tuple[str, bytes]:
+    """How a stream is compressed (see `kind_of`), and its first bytes, which had to be read to tell."""
+    data = b""
+    while len(data) < 6 and (more := read(PIECE)):
+        data += more
+    return kind_of(data), data
+
+
 def decompress(read: Callable[[int], bytes], *, floor: int = FLOOR, ratio: int = RATIO) -> Iterator[bytes]:
     """The plain bytes of a stream in pieces of at most PIECE bytes; concatenated streams are one.
 
     `read(n)` gives up to n bytes, none at the end. Raises InvalidInput for a stream that is damaged, cut off, or
     grows beyond `floor + ratio × what was read` bytes."""
-    data = b""
-    while len(data) < 6 and (more := read(PIECE)):
-        data += more
-    kind = kind_of(data)
+    return proceed(*begin(read), read, floor=floor, ratio=ratio)
+
+
+def proceed(
+    kind: str, data: bytes, read: Callable[[int], bytes], *, floor: int = FLOOR, ratio: int = RATIO
+) -> Iterator[bytes]:
+    """`decompress`, where `begin` has told the beginning already."""
     if kind == "none":
         while data:
             yield data

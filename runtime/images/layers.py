@@ -116,10 +116,11 @@ class Layers:
             os.mkdir(self.store.path(part), 0o700)
             try:
                 facts = self.unpack(feed, f"{part}/root", whiteouts=True)
-                if diff_id is not None and facts["diff_id"] != diff_id:
+                found = facts["diff_id"] or writer.found
+                if diff_id is not None and found != diff_id:
                     writer.restart()
                     raise InvalidInput(
-                        f"the layer's plain digest is {facts['diff_id']}, not {diff_id}",
+                        f"the layer's plain digest is {found}, not {diff_id}",
                         "ask where the image comes from",
                     )
                 kept = writer.commit(digest)
@@ -127,9 +128,9 @@ class Layers:
                 return self.keep(
                     part,
                     Layer(
-                        facts["diff_id"].removeprefix("sha256:"),
+                        found.removeprefix("sha256:"),
                         int(facts["size"]),
-                        facts["diff_id"],
+                        found,
                         kept,
                         writer.size,
                         media_type or OCI_LAYER + SUFFIX.get(kind, ""),

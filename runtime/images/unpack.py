@@ -20,11 +20,11 @@ import queue
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from nbhull.runtime.errors import HostUnable, InvalidInput
+from nbhull.runtime.images import compression
 from nbhull.runtime.images import tarheaders as tar
-from nbhull.runtime.images.compression import decompress
 from nbhull.runtime.linux.mount import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
 
 WHITEOUT, OPAQUE, AUFS = b".wh.", b".wh..wh..opq", b".wh..wh."
@@ -45,7 +45,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.diff_id = ""
-        """digest of the plain tar"""
+        """digest of the plain tar; empty where the stream was plain itself, whose digest is its sender's to make"""
         self.entries = 0
         self.size = 0
         """bytes of all regular files"""
@@ -56,26 +56,32 @@ class Summary:
 
 
 class Pieces:
-    """The plain bytes of a stream, decompressed and hashed in a thread of their own."""
+    """The plain bytes of a stream, decompressed, and then hashed, in a thread of their own."""
 
     def __init__(self, read: Callable[[int], bytes], bounds: dict[str, int]) -> None:
         """`read(n)` gives up to n compressed bytes, none at the end; `bounds`: of `decompress`."""
         self.queue: queue.Queue[bytes | BaseException] = queue.Queue(AHEAD)
-        self.hash = hashlib.sha256()
+        self.digest = ""
+        """of the plain bytes, where they were compressed; told once all were given"""
         self.piece = memoryview(b"")
         self.ended = False
         self.abandoned = False
-        self.thread = threading.Thread(target=self.produce, args=(decompress(read, **bounds),), daemon=True)
+        self.thread = threading.Thread(target=self.produce, args=(read, bounds), daemon=True)
         self.thread.start()
 
-    def produce(self, pieces: Iterator[bytes]) -> None:
+    def produce(self, read: Callable[[int], bytes], bounds: dict[str, int]) -> None:
         """In the thread: decompress and hash until the end, or an error, which the consumer raises."""
         try:
-            for piece in pieces:
-                self.hash.update(piece)
+            kind, beginning = compression.begin(read)
+            hashed = None if kind == "none" else hashlib.sha256()
+            for piece in compression.proceed(kind, beginning, read, **bounds):
+                if hashed is not None:
+                    hashed.update(piece)
                 self.queue.put(piece)
                 if self.abandoned:
                     return
+            if hashed is not None:
+                self.digest = f"sha256:{hashed.hexdigest()}"
             self.queue.put(b"")
         except BaseException as error:  # noqa: BLE001  # it is raised in the thread that waits for it
             self.queue.put(error)
@@ -113,11 +119,11 @@ class Pieces:
             count -= len(some)
 
     def drain(self) -> str:
-        """Pass over the rest; the digest of all."""
+        """Pass over the rest; `digest`."""
         while self.some(1 << 30):
             pass
         self.thread.join()
-        return f"sha256:{self.hash.hexdigest()}"
+        return self.digest
 
     def abandon(self) -> None:
         """Let the thread end, whose pieces nobody wants any more."""
