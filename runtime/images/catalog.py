@@ -145,6 +145,14 @@ class Catalog:
             }
         )
 
+    def prepare(self, row: Row) -> None:
+        """See that the worker is there if `completed` will need it, so that it may be called in a thread."""
+        layers = [self.layers.get(identity) for identity in json.loads(row["layers"])]
+        if self.workshop.is_needed_to_read() and not all(
+            layer.blob and self.blobs.has(layer.blob) for layer in layers
+        ):
+            self.workshop.worker_client()
+
     def completed(self, row: Row) -> tuple[Row, ImageConfig, list[Layer]]:
         """An image with all digests, made now where they are not: its row, configuration, and layers, the lowest
         first."""

@@ -24,6 +24,7 @@ from nbhull.runtime.errors import HullError, InvalidInput, NotFound
 from nbhull.runtime.images.blobs import Blobs
 from nbhull.runtime.images.compression import PIECE, Compression, compress, kind_of
 from nbhull.runtime.images.documents import OCI_LAYER, Descriptor
+from nbhull.runtime.images.pack import Packer, write_packed
 from nbhull.runtime.images.workshop import Workshop
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.store import Store
@@ -237,13 +238,8 @@ class Layers:
         if layer.blob and self.blobs.has(layer.blob):
             return layer
         with self.blobs.writer() as writer:
-            facts = self.workshop.ask(
-                "pack",
-                [writer.file.fileno()],
-                source=f"layers/{identity}/root",
-                compression=compression,
-                epoch=source_date_epoch() if epoch is None else epoch,
-            )
+            epoch = source_date_epoch() if epoch is None else epoch
+            facts = self.pack(identity, compression, epoch, writer.file.fileno())
             writer.adopt(facts["digest"], int(facts["size"]))
             blob = writer.commit()
         values = (facts["diff_id"], blob, int(facts["size"]), OCI_LAYER + SUFFIX[compression], identity)
@@ -254,6 +250,21 @@ class Layers:
             )
         self.store.query("update layers set diff_id = ?, blob = ?, blob_size = ?, media_type = ? where id = ?", *values)
         return self.get(identity)
+
+    def pack(self, identity: str, compression: Compression, epoch: int | None, output: int) -> dict[str, str]:
+        """Write a layer's tar to a descriptor; its digests and sizes.
+
+        By this process where it may: no link is followed and nothing is parsed that the layer's maker wrote, and a
+        small layer is packed in less than a worker takes to start."""
+        source = f"layers/{identity}/root"
+        if self.workshop.is_needed_to_read():
+            return self.workshop.ask("pack", [output], source=source, compression=compression, epoch=epoch)
+        root = os.open(self.store.path(source), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            facts = write_packed(Packer(root, epoch=epoch), compression, output)
+        finally:
+            os.close(root)
+        return {name: str(value) for name, value in facts.items()}
 
     def compressed(self, identity: str, kind: Compression = "gzip") -> Layer:
         """A layer whose blob is compressed: as it came if it came so, else in one more blob, made now."""

@@ -6,14 +6,15 @@ and to SOURCE_DATE_EPOCH where one is given (https://reproducible-builds.org/spe
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Iterator
 
-from nbhull.runtime.errors import HullError
+from nbhull.runtime.errors import HostUnable, HullError
 from nbhull.runtime.images import tarheaders as tar
-from nbhull.runtime.images.compression import PIECE
+from nbhull.runtime.images.compression import PIECE, Compression, compress
 from nbhull.runtime.images.unpack import KEPT, OPAQUE, OVERLAY, OVERLAY_OPAQUE, OWNER, WHITEOUT, portable
 from nbhull.runtime.linux.mount import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
@@ -203,3 +204,39 @@ def xattr(fd: int, name: bytes) -> bytes:
         return os.getxattr(fd, name)
     except OSError:  # ENODATA
         return b""
+
+
+def write_packed(packer: Packer, kind: Compression, output: int) -> dict[str, object]:
+    """Write an archive, compressed, to a descriptor; both digests and sizes."""
+    total, hashed = 0, hashlib.sha256()
+    try:
+        for piece in compress(counted := Counted(packer.pieces()), kind):
+            hashed.update(piece)
+            total += len(piece)
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(output, rest) :]
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HostUnable("there is no space left for the packed layer", "make room, or: nbhull prune") from error
+        raise
+    return {
+        "diff_id": packer.diff_id,
+        "digest": f"sha256:{hashed.hexdigest()}",
+        "size": total,
+        "plain": counted.total,
+        "files": packer.size,
+    }
+
+
+class Counted:
+    """Pieces of bytes, and how many they were."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self.pieces = pieces
+        self.total = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self.pieces:
+            self.total += len(piece)
+            yield piece

@@ -8,19 +8,17 @@ is served by a fork.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from nbhull.runtime.builder.bench import Bench
-from nbhull.runtime.errors import HostUnable, HullError
+from nbhull.runtime.errors import HullError
 from nbhull.runtime.files import remove_tree
 from nbhull.runtime.images import compression, unpack
-from nbhull.runtime.images.pack import Packer
+from nbhull.runtime.images.pack import Packer, write_packed
 from nbhull.runtime.launcher import child, overlay, wire
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
@@ -153,42 +151,6 @@ class Worker(Bench):
         above = self.open(request["path"].rpartition("/")[0])
         remove_tree(f"/proc/self/fd/{above}/{request['path'].rpartition('/')[2]}")
         return {}
-
-
-def write_packed(packer: Packer, kind: compression.Compression, output: int) -> dict[str, object]:
-    """Write an archive, compressed, to a descriptor; both digests and sizes."""
-    total, hashed = 0, hashlib.sha256()
-    try:
-        for piece in compression.compress(counted := Counted(packer.pieces()), kind):
-            hashed.update(piece)
-            total += len(piece)
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(output, rest) :]
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HostUnable("there is no space left for the packed layer", "make room, or: nbhull prune") from error
-        raise
-    return {
-        "diff_id": packer.diff_id,
-        "digest": f"sha256:{hashed.hexdigest()}",
-        "size": total,
-        "plain": counted.total,
-        "files": packer.size,
-    }
-
-
-class Counted:
-    """Pieces of bytes, and how many they were."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self.pieces = pieces
-        self.total = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self.pieces:
-            self.total += len(piece)
-            yield piece
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ import sys
 import threading
 from collections.abc import Callable
 
+from nbhull.runtime import usermap
 from nbhull.runtime.launcher import client, wire
-from nbhull.runtime.launcher.broker import STAGE
+from nbhull.runtime.linux.process import has_capability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ class Workshop:
         """Ask, and wait for the answer. Raises the HullError that the worker met."""
         return self.worker_client().request(op, descriptors, **arguments)[1]
 
+    @staticmethod
+    def is_needed_to_read() -> bool:
+        """Whether layers can be read in the worker alone: not by real root, in whose store files have the ids that
+        they have in a container, and whom no mode keeps from reading them."""
+        return not (has_capability("DAC_OVERRIDE") and usermap.plan().strategy == "direct")
+
     def worker_client(self) -> client.Client:
         """The worker, started on first use."""
         with self.lock:
@@ -48,6 +55,8 @@ class Workshop:
 
 def start(launcher: client.Client) -> client.Client:
     """Execute a worker, and have it enter the launcher's user namespace."""
+    from nbhull.runtime.launcher.broker import STAGE
+
     _, fields, descriptors = launcher.request("workspace")
     ours, theirs = wire.pair()
     moves = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]

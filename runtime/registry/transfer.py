@@ -30,8 +30,11 @@ from nbhull.runtime.images.documents import (
 from nbhull.runtime.images.layers import SUFFIX, Layer
 from nbhull.runtime.images.reference import Reference
 from nbhull.runtime.model import Image
-from nbhull.runtime.registry.client import Repository
-from nbhull.runtime.registry.transport import Transport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nbhull.runtime.registry.client import Repository
+    from nbhull.runtime.registry.transport import Transport
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -80,6 +83,8 @@ def pull(catalog: Catalog, text: str, *, plain_http: bool = False, progress: Pro
 
     Raises NotFound, Denied, InvalidInput for what is malformed or not what its digest says, HostUnable when the
     registry cannot be reached. What was received stays, so that the next try goes on from there."""
+    from nbhull.runtime.registry.transport import Transport
+
     reference, progress = parse_remote(text), progress or Silent()
     transport = Transport(reference.registry, plain_http=plain_http)
     try:
@@ -91,6 +96,8 @@ def pull(catalog: Catalog, text: str, *, plain_http: bool = False, progress: Pro
 
 def receive(catalog: Catalog, transport: Transport, reference: Reference, progress: Progress) -> Image:
     """Get an image and make it one of the store's."""
+    from nbhull.runtime.registry.client import Repository
+
     repository = Repository(transport, reference.path)
     wanted = reference.digest or reference.tag or "latest"
     data, media_type, digest = repository.manifest(wanted)
@@ -161,7 +168,14 @@ def push(
     reference, progress = parse_remote(target), progress or Silent()
     if reference.digest:
         raise InvalidInput(f"an image is pushed to a tag, and {target[:100]!r} has a digest", "leave the digest out")
-    row, _, layers = catalog.completed(catalog.find(source))
+    row = catalog.find(source)
+    catalog.prepare(row)
+    with ThreadPoolExecutor(1) as pool:
+        packing = pool.submit(catalog.completed, row)
+        from nbhull.runtime.registry.client import Repository
+        from nbhull.runtime.registry.transport import Transport  # import meanwhile what takes as long
+
+        row, _, layers = packing.result()
     data, manifest = manifest_of(catalog, row, layers)
     transport = Transport(reference.registry, plain_http=plain_http)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.client
 import ipaddress
 import os
 import ssl
@@ -34,10 +36,10 @@ class Transport:
 
     def __init__(self, host: str, *, plain_http: bool = False) -> None:
         """`host`: with its port. `plain_http`: speak without TLS, which is else done on this machine alone, and
-        only to a server that does not understand TLS."""
+        only to a server that answers as a registry so, or does not understand TLS."""
         self.host = host
-        self.scheme = "http" if plain_http else "https"
         self.may_be_plain = plain_http or is_loopback(host)
+        self.scheme = "http" if plain_http or (self.may_be_plain and answers_plainly(host)) else "https"
         self.pool = make_pool(host)
 
     def request(
@@ -116,27 +118,51 @@ def is_loopback(host: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
 
 
+def answers_plainly(host: str) -> bool:
+    """Whether a server of this machine's answers as a registry without TLS. One that wants TLS answers otherwise; it
+    was shown nothing. Asked first, since a handshake that fails takes longer, in each thread."""
+    connection = http.client.HTTPConnection(host, timeout=CONNECT)
+    try:
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status in (200, 401)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 def make_pool(host: str) -> urllib3.PoolManager:
     """Connections as the user's environment has them: proxies and authorities. Raises InvalidInput."""
     options: dict[str, Any] = {
         "timeout": Timeout(connect=CONNECT, read=READ),
         "maxsize": 8,
-        "ssl_context": make_context(host),
     }
     proxies = getproxies_environment()
     proxy = proxies.get("https") or proxies.get("all")
     if not proxy or is_loopback(host) or proxy_bypass(host):
-        return urllib3.PoolManager(**options)
+        return with_authorities(urllib3.PoolManager(**options), host)
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     headers = None
     if parts.username:
         headers = urllib3.make_headers(proxy_basic_auth=f"{parts.username}:{parts.password or ''}")
     try:
-        return urllib3.ProxyManager(
-            f"{parts.scheme}://{parts.hostname}:{parts.port or 80}", proxy_headers=headers, **options
-        )
+        url = f"{parts.scheme}://{parts.hostname}:{parts.port or 80}"
+        return with_authorities(urllib3.ProxyManager(url, proxy_headers=headers, **options), host)
     except (LocationParseError, HTTPError, ValueError) as error:
         raise InvalidInput("the proxy named by https_proxy is not a URL", "write it like http://host:port") from error
+
+
+def with_authorities(manager: urllib3.PoolManager, host: str) -> urllib3.PoolManager:
+    """Have TLS trust `make_context`'s authorities; they are read when it is first spoken, which takes as long as a
+    small transfer without it."""
+    context = functools.cache(make_context)
+
+    class Secured(urllib3.HTTPSConnectionPool):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, ssl_context=context(host), **options)
+
+    manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "https": Secured}
+    return manager
 
 
 def make_context(host: str) -> ssl.SSLContext:

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from threading import Lock
 from time import monotonic
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
-
 from nbhull.runtime.registry.transfer import Progress as Told
 from nbhull.runtime.registry.transfer import Silent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 INTERVAL = 0.1
 """seconds between drawings"""
@@ -67,7 +68,10 @@ def shown(*, quiet: bool = False) -> Iterator[Told]:
         yield Silent()
     elif not sys.stderr.isatty():
         yield Lines()
-    else:
+    else:  # imported only here: it takes longer than a small transfer
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

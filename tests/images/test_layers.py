@@ -319,6 +319,28 @@ def test_file_capabilities_survive(catalog: Catalog, small: str) -> None:
         assert tar.getmembers()[0].pax_headers["SCHILY.xattr.security.capability"] == value
 
 
+@pytest.mark.requires("root")  # others always need the worker
+def test_real_root_packs_the_same_without_the_worker(
+    catalog: Catalog, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0).decode("latin-1")
+    odd = archive(
+        folder("srv", uid=7, gid=8, mode=0o2700),
+        file("srv/ping", uid=1000, gid=70_000, mode=0, pax_headers={"SCHILY.xattr.security.capability": value}),
+        file("srv/beyond", uid=200_000),
+        file("srv/.wh.gone"),
+        symlink("srv/out", "/etc/shadow"),
+    )
+    packed = []
+    for through_worker in (False, True):
+        monkeypatch.setattr(catalog.workshop, "is_needed_to_read", lambda needed=through_worker: needed)
+        layer = catalog.layers.ingest_root(pieces(odd))
+        packed.append(catalog.layers.packed(layer.id))
+        catalog.layers.remove(layer.id)
+    assert packed[0].diff_id == packed[1].diff_id
+    assert packed[0].blob == packed[1].blob
+
+
 @pytest.mark.parametrize("kind", ["none", "gzip", "zstd"])
 def test_compression_is_undone_and_always_the_same(kind: compression.Compression) -> None:
     data = os.urandom(1 << 20) + b"text " * 700_000
