@@ -19,6 +19,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 import nbhull
 from nbhull.kernel.command import parse_kernelspec
 from nbhull.kernel.config import from_kernelspec
+from nbhull.runtime import bundle
 from nbhull.runtime.errors import Conflict, InvalidInput, NotFound
 from nbhull.runtime.limits import Limits
 from nbhull.runtime.model import HOST_IMAGE, Mount, parse_name
@@ -118,6 +119,8 @@ def compile_package() -> None:
     for package in sorted(Path(nbhull.__file__).parent.iterdir()):
         if package.is_dir():
             compileall.compile_dir(package, quiet=2)
+    if bundle.find() is None:
+        bundle.write()
 
 
 def installed() -> list[InstalledSpec]:

@@ -43,9 +43,14 @@ def main() -> NoReturn:
     sys.meta_path.append(SiteOnDemand)
     sys.argv[0] = "nbhull"
     gc.set_threshold(50_000)  # a start makes no garbage worth three looks through all that it has made
+    from nbhull.runtime import bundle
+
+    has_bundle = bundle.use()
     from nbhull.runtime.cli import main
 
     status = main()
+    if not has_bundle:
+        bundle.write()
     if SiteOnDemand in sys.meta_path and "threading" not in sys.modules:
         try:
             sys.stdout.flush()

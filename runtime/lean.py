@@ -6,9 +6,10 @@ up to 6 ms each, where a whole container takes little more. What is used of them
 
 from __future__ import annotations
 
+import _collections_abc
 import _json
 import _thread
-import array
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,12 +44,32 @@ else:
         """sqlite3, when it is asked for."""
         if name != "sqlite3":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import _sqlite3
-
-        return _sqlite3
+        return _import_sqlite()
 
 
-__all__ = ["Lock", "RLock", "Socket", "c_int", "c_long", "c_ulong", "get_errno", "signal", "socket", "sqlite3"]
+class StandIn:
+    """While entered, what a C module finds in a module's place that it imports for little: unless that one is there
+    already. Later imports get the whole module."""
+
+    def __init__(self, name: str, module: object) -> None:
+        self.name = name
+        self.module = module
+        self.is_needed = name not in sys.modules
+
+    def __enter__(self) -> None:
+        if self.is_needed:
+            sys.modules[self.name] = self.module  # type: ignore[assignment]
+
+    def __exit__(self, *exception: object) -> None:
+        if self.is_needed:
+            del sys.modules[self.name]
+
+
+# array registers its type in collections.abc, which is this module; the package above it takes 2 ms.
+with StandIn("collections", _collections_abc), StandIn("collections.abc", _collections_abc):
+    import array
+
+__all__ = ["Lock", "RLock", "Socket", "array", "c_int", "c_long", "c_ulong", "get_errno", "signal", "socket", "sqlite3"]
 
 Lock, RLock = _thread.allocate_lock, _thread.RLock
 
@@ -110,6 +131,17 @@ class Buffer:
     def raw(self) -> bytes:
         """What is in it."""
         return self._array.tobytes()
+
+
+def _import_sqlite() -> Any:
+    """The C module of sqlite3; of functools, which takes 4 ms, it uses lru_cache."""
+    from _functools import _lru_cache_wrapper  # type: ignore[import-not-found]
+
+    functools = type(sys)("functools")
+    functools.lru_cache = lambda size: lambda function: _lru_cache_wrapper(function, size, False, tuple)  # type: ignore[attr-defined]
+    with StandIn("functools", functools):
+        import _sqlite3
+    return _sqlite3
 
 
 class _Decoding:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import stat
 
-from nbhull.runtime.launcher.census import PLAIN_PATH, Part
+from nbhull.runtime.launcher.census import PLAIN_PATH
 from nbhull.runtime.launcher.copying import copy_attributes, copy_content
+from nbhull.runtime.launcher.parts import Part
 from nbhull.runtime.linux import mount as linux
 
 TYPE_CHECKING = False

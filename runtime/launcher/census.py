@@ -10,6 +10,7 @@ import os
 import stat
 
 from nbhull.runtime.errors import Conflict
+from nbhull.runtime.launcher.parts import Part
 from nbhull.runtime.launcher.standstill import Standstill
 from nbhull.runtime.linux import ptrace, statx
 from nbhull.runtime.linux.mount import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
@@ -26,24 +27,6 @@ UNMOVABLE = ("inotify", "[fanotify]", "[io_uring]")
 """anonymous inodes that may refer to files by themselves"""
 SQLITE = b"SQLite format 3\0"
 PLAIN_PATH = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
-
-
-class Part:
-    """A writable file system of the container."""
-
-    def __init__(self, key: str, at: str, mount: int, upper: int) -> None:
-        """`at`: where it is mounted; `mount`: descriptor of it; `upper`: descriptor of its upper folder."""
-        self.key = key
-        self.at = at
-        self.mount = mount
-        self.upper = upper
-        self.id = 0
-        self.device = (0, 0)
-        self.root_inode = 0
-
-    def relative(self, path: str) -> str:
-        """A path of the container's that lies in this part, relative to it."""
-        return path[len(self.at.rstrip("/")) + 1 :]
 
 
 class Opened:

@@ -7,11 +7,12 @@ import sys
 
 from nbhull.runtime.errors import HullError, LauncherLost, SyscallFailed
 from nbhull.runtime.launcher import wire
-from nbhull.runtime.lean import socket
+from nbhull.runtime.lean import Socket, socket
 from nbhull.runtime.linux import process as linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 
@@ -41,6 +42,20 @@ class last_act:
                 sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(status)
+
+
+def in_child(channel: Socket, work: Callable[[], None]) -> None:
+    """Do what may take long in a forked process, which answers, or tells the failure.
+
+    It is forked twice, so that it is reaped without a wait."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    with last_act(channel, "fork"):
+        if os.fork() == 0:
+            with last_act(channel, "copy or delete"):
+                work()
 
 
 def close_later(descriptors: list[int]) -> None:

@@ -7,7 +7,6 @@ import select
 import stat
 import sys
 
-from nbhull.runtime.cgroups.hierarchies import SYSTEMD
 from nbhull.runtime.errors import HostUnable, HullError, InvalidInput, LauncherLost, SyscallFailed
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.lean import Lock, Socket, other_threads, signal, socket
@@ -210,9 +209,12 @@ NO_LIBRARIES = "-"
 def library_folder() -> str:
     """The folder of the library that speaks D-Bus, which a launcher needs to ask systemd; NO_LIBRARIES where there is
     no systemd, or no such library."""
+    from importlib.util import find_spec
+
+    from nbhull.runtime.cgroups.hierarchies import SYSTEMD
+
     if not os.path.isdir(SYSTEMD):
         return NO_LIBRARIES
-    from importlib.util import find_spec
 
     found = find_spec("jeepney")
     return os.path.dirname(os.path.dirname(found.origin)) if found is not None and found.origin else NO_LIBRARIES

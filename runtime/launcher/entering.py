@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from nbhull.runtime import usermap
+from nbhull.runtime import bundle, usermap
 from nbhull.runtime.errors import HostUnable, SyscallFailed
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.launcher.child import last_act
-from nbhull.runtime.launcher.holder import Holder
+from nbhull.runtime.launcher.holder import LATER, Holder
 from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import mount as linux_mount
@@ -18,6 +18,7 @@ from nbhull.runtime.linux import process as linux
 def become_holder(launcher: Socket, stage: str, user_map: usermap.UserMap, store: str) -> None:
     """In the fork: enter a new user namespace and become its root."""
     with last_act(launcher, "the holder's start"):
+        bundle.hold(*LATER)
         linux.set_name("nbhull-holder")
         linux.close_all_but([0, 1, 2, launcher.fileno()])
         linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)

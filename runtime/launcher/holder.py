@@ -14,12 +14,10 @@ import stat
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost, NotFound, ProcessFailed, SyscallFailed
 from nbhull.runtime.files import measure, remove_tree
-from nbhull.runtime.launcher import flatten, init, listing, rootfs, wire
-from nbhull.runtime.launcher.carrying import separate
-from nbhull.runtime.launcher.census import Part
-from nbhull.runtime.launcher.child import close_later, last_act
-from nbhull.runtime.launcher.moving import Moving, close_parts, descriptors_of, perform_move
+from nbhull.runtime.launcher import init, rootfs, wire
+from nbhull.runtime.launcher.child import close_later, in_child, last_act
 from nbhull.runtime.launcher.overlay import Stage
+from nbhull.runtime.launcher.parts import Part, close_parts, descriptors_of
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import netlink
@@ -28,11 +26,18 @@ from nbhull.runtime.usermap import Extent, UserMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, NoReturn
+
+    from nbhull.runtime.launcher.moving import Moving
 
 NAMESPACES = linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 """of every container, and the network's where it is private; the cgroup namespace follows once init is in its cgroup"""
+
+LATER = (
+    "linux.ptrace", "linux.statx", "launcher.copying", "launcher.standstill", "launcher.census", "launcher.carrying",
+    "launcher.move", "launcher.moving", "launcher.listing", "snapshots.chains", "launcher.flatten",
+)  # fmt: skip
+"""modules that a holder may come to need, and a container's start does not (`bundle.hold`)"""
 
 OOM_SCORE = 500
 """added to the score by which Linux chooses what to kill when the whole machine is out of memory (proc(5),
@@ -296,6 +301,8 @@ class Holder:
         """Put a running container on new writable parts (`move`), in a child. It answers `moved`, with what is
         not as it should be as `problem`, or the failure that left the container where it was; ContainerLost tells
         that it was ended."""
+        from nbhull.runtime.launcher.moving import Moving, perform_move
+
         held = self.find(request)
         parts: list[Part] = []
         try:
@@ -350,12 +357,16 @@ class Holder:
     def do_separate(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Part what a move that was killed has left together (`carrying.separate`); `folders`: upper folders of a
         container in the store, the one that it will write to first."""
+        from nbhull.runtime.launcher.carrying import separate
+
         newer, *older = (self.stage.path(folder) for folder in request["folders"])
         separate(newer, older)
         wire.send_answer(channel, "done")
 
     def do_flatten(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Merge layers of the store into one (`flatten`), in a child of its own."""
+        from nbhull.runtime.launcher import flatten
+
         folders = [self.stage.path(folder) for folder in request["folders"]]
 
         def work() -> None:
@@ -366,16 +377,22 @@ class Holder:
 
     def do_list(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """What is in a folder of the store (`listing`), in a child of its own; answers `listed` with a memory file."""
+        from nbhull.runtime.launcher import listing
+
         path, below = self.stage.path(request["path"]), request["below"]
         in_child(channel, lambda: send_words(channel, listing.list_folder(path, below)))
 
     def do_find(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """What merged layers have at some paths, in the same way."""
+        from nbhull.runtime.launcher import listing
+
         folders = [self.stage.path(folder) for folder in request["folders"]]
         in_child(channel, lambda: send_words(channel, listing.find(folders, request["paths"])))
 
     def do_peek(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """A descriptor of a regular file in a folder of the store, no links followed."""
+        from nbhull.runtime.launcher import listing
+
         folder = os.open(self.stage.path(request["folder"]), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fd = linux_mount.openat2(folder, request["path"], os.O_RDONLY | os.O_NONBLOCK, listing.BENEATH)
@@ -411,23 +428,11 @@ class Holder:
 
 def send_words(channel: Socket, words: list[str]) -> None:
     """Answer with a memory file of words."""
+    from nbhull.runtime.launcher import listing
+
     memory = listing.pack(words)
     wire.send_answer(channel, "listed", [memory])
     os.close(memory)
-
-
-def in_child(channel: Socket, work: Callable[[], None]) -> None:
-    """Do what may take long in a forked process, which answers, or tells the failure.
-
-    It is forked twice, so that it is reaped without a wait."""
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        return
-    with last_act(channel, "fork"):
-        if os.fork() == 0:
-            with last_act(channel, "copy or delete"):
-                work()
 
 
 def identity(extents: list[Extent]) -> str:

@@ -15,7 +15,6 @@ The work is done in a process of its own, in this order:
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import struct
@@ -23,9 +22,10 @@ import time
 
 from nbhull.runtime.errors import LOST_HINT, Conflict, ContainerLost, HullError, SyscallFailed
 from nbhull.runtime.launcher.carrying import Carrying
-from nbhull.runtime.launcher.census import PLAIN_PATH, Census, Mapped, Part
+from nbhull.runtime.launcher.census import PLAIN_PATH, Census, Mapped
+from nbhull.runtime.launcher.parts import Part
 from nbhull.runtime.launcher.standstill import Standstill
-from nbhull.runtime.lean import Socket, socket
+from nbhull.runtime.lean import Socket, array, socket
 from nbhull.runtime.linux import mount as linux
 from nbhull.runtime.linux import process, statx
 from nbhull.runtime.linux.ptrace import Puppet, take_descriptor

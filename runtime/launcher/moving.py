@@ -6,7 +6,6 @@ import os
 
 from nbhull.runtime.errors import LOST_HINT, ContainerLost, LauncherLost
 from nbhull.runtime.launcher import wire
-from nbhull.runtime.launcher.census import Part
 from nbhull.runtime.launcher.move import Move
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import process as linux
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nbhull.runtime.launcher.holder import Held
+    from nbhull.runtime.launcher.parts import Part
 
 
 KILLED = ContainerLost("the process that moved the container was killed, so the container had to be ended", LOST_HINT)
@@ -43,9 +43,7 @@ class Moving:
         wire.send_failure(self.client, error if isinstance(error, ContainerLost) else KILLED)
 
 
-def perform_move(
-    channel: Socket, held: Held, folder: str, parts: list[Part], asleep: Collection[int]
-) -> None:
+def perform_move(channel: Socket, held: Held, folder: str, parts: list[Part], asleep: Collection[int]) -> None:
     """In the process that does it: move a container onto new parts, and tell. `folder`: its own in the store."""
     linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody else may come to its files
     await_idle(held.channel)
@@ -65,14 +63,3 @@ def await_idle(init: Socket) -> None:
         with theirs:
             wire.send_request(init, {"op": "ping"}, [theirs.fileno()])
         wire.receive_answer(ours)
-
-
-def descriptors_of(parts: list[Part]) -> list[int]:
-    """Those of a container's parts; its mounts stay where they are mounted when they are closed."""
-    return [fd for part in parts for fd in (part.mount, part.upper)]
-
-
-def close_parts(parts: list[Part]) -> None:
-    """Give them up."""
-    for fd in descriptors_of(parts):
-        os.close(fd)

@@ -6,8 +6,7 @@ import os
 from errno import EINVAL
 
 from nbhull.runtime.errors import HullError, InvalidInput, SyscallFailed
-from nbhull.runtime.launcher.census import Part
-from nbhull.runtime.launcher.copying import copy_attributes, copy_tree
+from nbhull.runtime.launcher.parts import Part
 from nbhull.runtime.linux import mount as linux
 from nbhull.runtime.linux.mount import (
     MOUNT_ATTR_NODEV,
@@ -86,6 +85,8 @@ class Stage:
         upper = os.open(self.path(entry["upper"]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if entry["like"]:
+                from nbhull.runtime.launcher.copying import copy_attributes
+
                 like = os.open(self.path(entry["like"]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 copy_attributes(like, upper)
                 os.close(like)
@@ -148,6 +149,8 @@ class Stage:
     def copy(self, source: str, target: str) -> None:
         """Copy an overlay's upper folder to a new layer: times, modes, owners, links, whiteouts and
         extended attributes as they are."""
+        from nbhull.runtime.launcher.copying import copy_tree
+
         copy_tree(self.path(source), self.path(target))
 
 

@@ -8,13 +8,12 @@ Answers travel up, from ever less trusted code, so they are flat text that canno
 
 from __future__ import annotations
 
-import array
 import marshal
 import os
 import struct
 
 from nbhull.runtime.errors import HullError, InvalidInput, LauncherLost
-from nbhull.runtime.lean import Socket, socket
+from nbhull.runtime.lean import Socket, array, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from pathlib import Path
 from nbhull.runtime.launcher.client import package_folder
 
 SLOW = set(
-    "argparse asyncio contextlib copy ctypes dataclasses datetime difflib email enum hashlib importlib.metadata "
-    "inspect ipykernel jupyter_client jupyter_core json logging pathlib random re secrets shutil signal socket sqlite3 "
-    "ssl subprocess tempfile textwrap threading tokenize traceback traitlets typing uuid warnings weakref".split()
+    "argparse asyncio collections contextlib copy ctypes dataclasses datetime difflib email enum functools "
+    "hashlib importlib.metadata inspect ipykernel jupyter_client jupyter_core json logging pathlib random re "
+    "secrets shutil signal socket sqlite3 ssl subprocess tempfile textwrap threading tokenize traceback traitlets "
+    "typing uuid warnings weakref".split()
 )
 
 RUN = """
