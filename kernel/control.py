@@ -88,6 +88,7 @@ class ControlService:
         }
         self.long_methods: dict[str, Callable[[dict[str, Any], Stream], Result | dict[str, Any]]] = {
             "run": kernel.siblings.run,
+            "build": kernel.siblings.build,
         }
         """those that tell things meanwhile, and have a connection and a thread for themselves"""
 

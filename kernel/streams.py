@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from nbhull.kernel.rpc import encode_result, error_of, line_of
+from nbhull.runtime.builder.progress import Progress, Step
 from nbhull.runtime.errors import HullError
 from nbhull.runtime.verbs.results import Result
 
@@ -83,12 +84,12 @@ class Stream:
         self.channel.close()
 
 
-class StreamedProgress:
-    """How far a transfer is, as notices (`runtime.registry.transfer.Progress`). Raises AskerGone, which ends it."""
+class StreamedProgress(Progress):
+    """How far a transfer or a build is, as notices. Raises AskerGone, which ends it."""
 
     def __init__(self, stream: Stream) -> None:
+        super().__init__()
         self.stream = stream
-        self.lock = Lock()
         self.told: dict[str, float] = {}
         self.done: dict[str, int] = {}
         self.total: dict[str, int] = {}
@@ -112,3 +113,18 @@ class StreamedProgress:
         """It is done."""
         total = self.total.get(what, 0)
         self.stream.notify("progress", part=what, done=total, total=total, outcome=outcome)
+
+    def begun(self, step: Step) -> None:
+        self.stream.notify("step", number=step.number, label=step.label, title=step.title)
+
+    def wrote(self, step: Step, lines: list[str]) -> None:
+        self.stream.notify("lines", number=step.number, lines=lines)
+
+    def ended(self, step: Step, how: str) -> None:
+        self.stream.notify("ended", number=step.number, how=how)
+
+    def failed(self, step: Step) -> None:
+        self.stream.notify("failed", number=step.number)
+
+    def note(self, text: str) -> None:
+        self.stream.notify("note", text=text)

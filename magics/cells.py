@@ -31,11 +31,11 @@ HINTS = {
 
 
 class CellInterrupted(KeyboardInterrupt):
-    """A cell in another container was interrupted. Shown as one line."""
+    """What a cell had done elsewhere was interrupted, and is gone. Shown as one line."""
 
     def _render_traceback_(self) -> list[str]:
         """Called by IPython in place of formatting a traceback."""
-        return ["nbhull: the cell was interrupted, and its container is gone"]
+        return [f"nbhull: {self}"]
 
 
 def run(shell: Any, values: dict[str, Any], body: str | None, control: str | None) -> None:
@@ -48,7 +48,7 @@ def run(shell: Any, values: dict[str, Any], body: str | None, control: str | Non
         with interruptible():
             result = ask(control, params, values, output.hear)
     except KeyboardInterrupt:
-        raise CellInterrupted from None
+        raise CellInterrupted("the cell was interrupted, and its container is gone") from None
     finally:
         output.close()
     take_back(shell.user_ns, interpreter, result["files"])

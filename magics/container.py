@@ -26,7 +26,7 @@ ABOUT_ITSELF = ("info", "stats", "snapshot", "reset", "undo", "snapshots", "diff
 """verbs that mean the container in which they are said"""
 IN_CONTAINERS = (*ABOUT_ITSELF, "ps", "images")
 """verbs that a kernel in a container may say, through its control socket"""
-TAKE_CELLS = ("run",)
+TAKE_CELLS = ("run", "build")
 """verbs of %%container"""
 
 
@@ -51,6 +51,7 @@ class ContainerMagics(Magics):
         %container images             images and snapshots
         %container run IMAGE COMMAND  run a command in another container
         %%container run IMAGE         run the cell in another container
+        %%container build -t NAME     build an image of the Containerfile in the cell
         %container help [VERB]        more about each
         """
         try:
@@ -71,10 +72,20 @@ class ContainerMagics(Magics):
 
             cells.run(self.shell, values, cell, control)
             return None
-        if control is None:
-            return on_host(verb, values)
         if control == REPLAY:
             return None  # cells are being run again, which is nothing to do with containers
+        if control is None:
+            from nbhull.magics.progress import shown_in
+
+            with shown_in(self.shell):
+                return on_host(verb, values, cell)
+        if verb.name == "build":
+            from nbhull.magics import building
+            from nbhull.magics.progress import shown_in
+
+            with shown_in(self.shell) as notes:
+                assert notes is not None  # a kernel in a container has a notebook
+                return building.build(control, values, cell, notes)
         if verb.name not in IN_CONTAINERS:
             raise Denied(
                 f"`{verb.name}` is about more than the container that this kernel runs in",
@@ -100,14 +111,23 @@ class ContainerMagics(Magics):
         return list(result.data()) if result is not None else []
 
 
-def on_host(verb: Verb, values: dict[str, Any]) -> Result:
+def on_host(verb: Verb, values: dict[str, Any], cell: str | None = None) -> Result:
     """A verb said in a kernel that runs in no container."""
     if verb.name in ABOUT_ITSELF:
         raise uncontained()
     from nbhull.kernel.engines import shared_engine
+    from nbhull.magics.cells import CellInterrupted, interruptible
 
+    if verb.name == "build":
+        from nbhull.magics.building import for_host
+
+        values = for_host(values, cell)
     defaults = {argument.key: argument.default for argument in verb.arguments}
-    result = execute(verb, defaults | values, shared_engine())
+    try:
+        with interruptible():
+            result = execute(verb, defaults | values, shared_engine())
+    except KeyboardInterrupt:
+        raise CellInterrupted(f"`{verb.name}` was interrupted") from None
     if result.failures:
         print(result.text(), end="\n" if result.text() else "")  # what was done all the same
         raise result.failures[0]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from nbhull.kernel.cells import building
 from nbhull.kernel.cells.running import Cell, cell_in, run_cell
 from nbhull.kernel.config import CHOSEN_BY_NOTEBOOK, LIMITS, narrow, parse_mounts, validated
 from nbhull.kernel.streams import Stream
@@ -14,7 +16,7 @@ from nbhull.runtime import policy
 from nbhull.runtime.errors import Conflict, Denied, InvalidInput, NotFound
 from nbhull.runtime.limits import Limits
 from nbhull.runtime.model import ContainerSpec, Mount
-from nbhull.runtime.verbs.results import human_size
+from nbhull.runtime.verbs.results import Result, human_size
 
 if TYPE_CHECKING:
     from nbhull.kernel.contained import ContainedKernel
@@ -24,6 +26,10 @@ CELL_OF = "nbhull.cell-of"
 """label of a cell's container: the name of its kernel's"""
 MAY_ASK = (*(key for key in CHOSEN_BY_NOTEBOOK if key not in ("image", "kernel")), "mounts", "host_settings")
 """settings that a cell may choose, each within the kernel's own"""
+MAY_BUILD_WITH = ("network", "host_settings")
+"""the same of a build"""
+PATIENCE = 10.0
+"""seconds that a build may take to end, before its kernel's end waits no longer"""
 AT_ONCE = 8
 """containers that one kernel's cells have at the same time"""
 
@@ -36,6 +42,7 @@ class Siblings:
         self.lock = Lock()
         self.running: dict[str, Limits] = {}
         """what each may use, by its name"""
+        self.builds: set[building.Ongoing] = set()
         self.count = 0
 
     def run(self, params: Mapping[str, Any], stream: Stream) -> dict[str, Any]:
@@ -48,6 +55,36 @@ class Siblings:
         with self.place(settings) as (name, limits):
             spec = sibling_spec(self.kernel, cell, name, limits, settings, with_folder=with_folder)
             return run_cell(self.kernel.engine, spec, within(self.kernel, cell, spec), stream, self.is_needed(name))
+
+    def build(self, params: Mapping[str, Any], stream: Stream) -> Result:
+        """Build an image, as a kernel asks for it. Raises HullError, and AskerGone."""
+        check_allowed(self.kernel)
+        request, settings = building.request_in(params), params.get("settings", {})
+        if not isinstance(settings, dict):
+            raise InvalidInput("settings are not a table")
+        for key in settings:
+            if key not in MAY_BUILD_WITH:
+                raise Denied(
+                    f"the build asks for {str(key)[:80]}, which only a kernelspec may set", "leave it out"
+                )
+        network = {key: value for key, value in settings.items() if key == "network"}
+        config, _ = narrow(self.kernel.config, network, who="the build")
+        if settings.get("host_settings") is False:
+            config = replace(config, host_settings=False)
+        folder = self.kernel.folder
+        owner = folder.path if folder.mount is not None else self.kernel.name
+        ongoing = building.Ongoing()
+        with self.place({}) as (_, limits):
+            bounds = building.bounds_of(owner, limits, config)
+            with self.lock:
+                self.builds.add(ongoing)
+            try:
+                folders = [mount for mount in self.kernel.handed_in() if not mount.is_volume]
+                return building.build(self.kernel.engine, request, bounds, folders, config, stream, ongoing)
+            finally:
+                with self.lock:
+                    self.builds.discard(ongoing)
+                ongoing.done.set()
 
     @contextmanager
     def place(self, settings: Mapping[str, Any]) -> Iterator[tuple[str, Limits]]:
@@ -79,9 +116,14 @@ class Siblings:
         return check
 
     def end(self) -> None:
-        """Remove the containers of all cells that run."""
+        """Remove the containers of all cells that run, and end all builds."""
         with self.lock:
             names, self.running = list(self.running), {}
+            builds = list(self.builds)
+        for one in builds:
+            one.end()
+        for one in builds:
+            one.done.wait(PATIENCE)
         for name in names:
             with suppress(NotFound):  # it is not made yet, or gone
                 self.kernel.engine.remove(name, force=True)

@@ -10,8 +10,7 @@ import tempfile
 
 from nbhull.runtime.builder import copying
 from nbhull.runtime.builder.copying import Job
-from nbhull.runtime.errors import HullError, InvalidInput, NotFound
-from nbhull.runtime.linux.mount import openat2
+from nbhull.runtime.errors import Denied, HullError, InvalidInput, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Archive:
 
     def stream(self) -> Iterator[bytes]:
         """Its bytes."""
-        with open(openat2(self.context.fd, self.path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as file:
+        with open(self.context.open_file(self.path), "rb", buffering=0) as file:
             while piece := file.read(CHUNK):
                 yield piece
 
@@ -151,6 +150,11 @@ def sort(stage: StageBuild, one: Command, sources: tuple[str, ...]) -> tuple[tup
                 f"ADD cannot take the git repository {source!r}", "clone it beforehand, or in a RUN step"
             )
         if source.startswith(("http://", "https://")):
+            bounds = stage.build.options.bounds
+            if bounds is not None and not bounds.may_download:
+                raise Denied(
+                    f"ADD would have this machine get {source}, which a kernel's network is not", "get it in a RUN step"
+                )
             name = posixpath.basename(source.partition("?")[0].partition("#")[0])
             if not name and not unpack:
                 raise InvalidInput(f"{source!r} has no file name", "download it in a RUN step")
@@ -180,11 +184,11 @@ def quoted(path: str) -> str:
 def is_archive(stage: StageBuild, path: str) -> bool:
     """Whether a file of the context is a tar, compressed or not, by its content."""
     context = stage.build.context
-    if not os.path.isfile(f"{context.root}/{path}"):
+    if not context.is_file(path):
         return False
     from nbhull.runtime.images.compression import decompress
 
-    with open(openat2(context.fd, path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as file:
+    with open(context.open_file(path), "rb", buffering=0) as file:
         try:
             first = b""
             for piece in decompress(lambda count: file.read(min(count, 65536)) or b""):

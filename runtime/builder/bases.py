@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 
+from nbhull.runtime import policy
 from nbhull.runtime.builder.cache import key_of
 from nbhull.runtime.builder.state import State
-from nbhull.runtime.errors import InvalidInput, NotFound
+from nbhull.runtime.errors import Denied, InvalidInput, NotFound
 from nbhull.runtime.rows import image_of
 
 TYPE_CHECKING = False
@@ -19,8 +20,19 @@ if TYPE_CHECKING:
     from nbhull.runtime.engine import Engine
     from nbhull.runtime.model import Image
 
+SCRATCH = "scratch"
+"""in the place of an image: nothing at all"""
 TRANSPORTS = ("oci-archive", "docker-archive", "oci", "dir")
 """prefixes before a path, as skopeo writes them"""
+
+
+def check(engine: Engine, name: str, options: Options) -> None:
+    """Raise Denied for an image, or a file in the place of one, that may not be built on or copied from."""
+    if path_of(name) and options.bounds is not None:
+        raise Denied(f"{name!r} would be a file of this machine, and not of the context", "name an image")
+    rules = policy.load()
+    if rules is not None:
+        rules.check_image(name, [name] if path_of(name) or name == SCRATCH else policy.origins(engine.store, name))
 
 
 def find(engine: Engine, name: str, options: Options) -> State | None:
@@ -86,7 +98,7 @@ def get(build: Build, name: str) -> State:
         if not os.path.exists(path):
             raise NotFound(f"there is no archive or folder {path!r} to build on", "correct FROM")
         return build.materials.from_path(path)
-    image = build.materials.pull(name)
+    image = build.materials.pull(name, build.progress)
     return state_of(engine, engine.store.find("images", image, "image"), build.options)
 
 

@@ -11,7 +11,7 @@ from nbhull.runtime.builder import instructions, syntax
 from nbhull.runtime.builder.cache import Cache, Done, key_of
 from nbhull.runtime.builder.instructions import located
 from nbhull.runtime.builder.mounts import Secret, parse_mount
-from nbhull.runtime.builder.progress import Progress
+from nbhull.runtime.builder.progress import Terminal
 from nbhull.runtime.builder.scope import GlobalScope, platform
 from nbhull.runtime.builder.state import State
 from nbhull.runtime.errors import HullError, InvalidInput, NotFound
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any
 
+    from nbhull.runtime.builder.bounds import Bounds
     from nbhull.runtime.builder.instructions import Stage
     from nbhull.runtime.builder.materials import Materials
+    from nbhull.runtime.builder.progress import Progress
     from nbhull.runtime.builder.travel import Place
     from nbhull.runtime.engine import Engine
     from nbhull.runtime.model import Image, Network
 
+CELL = "cell"
+"""what errors call a Containerfile that is a cell: its lines are those of the cell, in which `%%container build` is the
+first"""
 NOTHING: dict[str, str] = {}
 NO_STEPS: dict[str, Done] = {}
 """defaults that nobody changes"""
@@ -56,6 +61,14 @@ class Options(Record):
     host_settings: bool = True
     """hand RUN steps the host's proxies and certificates"""
     progress: str = "auto"
+    teller: Progress | None = None
+    """who is told how far it is, instead of standard error"""
+    bounds: Bounds | None = None
+    """of a build for somebody without rights of their own; None for who runs this program"""
+    text: str | None = None
+    """the Containerfile, where it is a cell of a notebook and no file; `file` is then what errors call it"""
+    folder: int | None = None
+    """a descriptor of the context, where its path could be made another one's meanwhile; stays the caller's"""
     epoch: int | None = None
     """SOURCE_DATE_EPOCH, seconds: the time of all that the build makes"""
     cache_from: tuple[Place, ...] = ()
@@ -97,11 +110,15 @@ class Build:
         self.given = given or {}
         self.engine = engine
         self.options = options
-        self.file = contexts.find_file(options.context, options.file)
-        self.file_name = os.path.basename(self.file) if options.file is None else options.file
-        with open(self.file, "rb") as file:
-            data = file.read(syntax.LARGEST_FILE + 1)
-        self.program = instructions.program(syntax.parse(data, self.file_name), self.file_name)
+        if options.text is not None:
+            self.file, self.file_name, before = "", options.file or CELL, 0 if options.file else 1
+            data = options.text.encode(errors="surrogateescape")
+        else:
+            self.file, before = contexts.find_file(options.context, options.file), 0
+            self.file_name = os.path.basename(self.file) if options.file is None else options.file
+            with open(self.file, "rb") as file:
+                data = file.read(syntax.LARGEST_FILE + 1)
+        self.program = instructions.program(syntax.parse(data, self.file_name, before), self.file_name)
         self.target = self.find_target(options.target)
         try:
             self.scope = GlobalScope(
@@ -113,9 +130,11 @@ class Build:
         except InvalidInput as error:
             raise located(error, self.file_name, self.program.arguments[0].line) from None
         memory = engine.store.path("contexts", key_of("context", os.path.realpath(options.context))[:24])
-        self.context = contexts.open_context(options.context, self.file, memory)
+        self.context = contexts.open_context(
+            options.context, self.file, memory, options.folder, is_guarded=options.bounds is not None
+        )
         self.cache = Cache(engine.store, enabled=options.cached)
-        self.progress = Progress(options.progress)
+        self.progress = options.teller or Terminal(options.progress)
         self.steps: dict[str, Done] = {}
         """those that change files, by their keys"""
         self.may_work = False
@@ -242,7 +261,9 @@ class Build:
 
         self.may_work = True
         self.engine.launcher()  # before there are threads, so that it can be a fork of this process
-        with self.engine.catalog.making(), ThreadPoolExecutor(len(stages), "nbhull-build") as pool:
+        # within bounds one RUN step at a time, so that each may have all that they have together
+        width = len(stages) if self.options.bounds is None else 1
+        with self.engine.catalog.making(), ThreadPoolExecutor(width, "nbhull-build") as pool:
             try:
                 with self.lock:
                     self.results = {stage.index: pool.submit(self.stage, stage) for stage in stages}
@@ -297,7 +318,10 @@ class Build:
         if (earlier := self.find_stage(name, stage.index)) is not None:
             before = self.state_of(earlier)
             return State(before.config, before.layers, before.key, before.history, before.author)
-        if name.lower() == "scratch":
+        from nbhull.runtime.builder import bases
+
+        if name.lower() == bases.SCRATCH:
+            bases.check(self.engine, bases.SCRATCH, self.options)
             return State({}, [], key_of("scratch"))
         return self.image_state(name)
 
@@ -308,12 +332,16 @@ class Build:
         if name in self.given:
             state = self.given[name]
             return State(state.config, state.layers, state.key, state.history, state.author)
+        if bases.path_of(name):
+            bases.check(self.engine, name, self.options)
         found = bases.find(self.engine, name, self.options)
         if found is None:
             if not self.may_work:
                 raise NeedsWork
             with self.exclusive(f"image {name}"):
                 found = bases.find(self.engine, name, self.options) or bases.get(self, name)
+        if not bases.path_of(name):
+            bases.check(self.engine, name, self.options)
         return found
 
     def finish(self, state: State) -> Image:

@@ -1,20 +1,25 @@
 """The build context: the files that COPY and ADD take from, what is left out of it, and digests of what is in it.
 
 Digests depend on names, kinds, modes and content alone: never on where the context lies, on times or on owners.
+
+A context may change while it is read, by somebody who means no good: its files are opened below its descriptor, so that
+no link that was put in a folder's place leads out of it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import stat
 import time
 
+from nbhull.runtime import usermap
 from nbhull.runtime.builder import ignore
 from nbhull.runtime.builder.ignore import Ignore
 from nbhull.runtime.errors import InvalidInput, NotFound
-from nbhull.runtime.linux.mount import openat2
+from nbhull.runtime.linux.mount import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +31,12 @@ CHUNK = 1 << 20
 SETTLED = 2 * 10**9
 """nanoseconds since a file's last change after which its digest is remembered: one changed again within the same tick
 of the clock would look the same"""
+LARGEST_IGNORE = 1 << 20
+"""bytes of an ignore file"""
+PLAIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+"""how a path whose links were followed already is opened"""
+DEEPEST = 250
+"""folders in each other"""
 LINKS = 40
 """symbolic links followed in one path, at most (the kernel's own bound)"""
 
@@ -54,11 +65,14 @@ class Entry:
 class Context:
     """A folder with what it leaves out. Close it to have its digests remembered."""
 
-    def __init__(self, root: str, excluded: Ignore, memory: str = "") -> None:
-        """`root`: an existing folder; `memory`: file that keeps digests from build to build; empty keeps none."""
-        self.root = root
+    def __init__(self, fd: int, name: str, excluded: Ignore, memory: str = "", *, is_guarded: bool = False) -> None:
+        """`fd`: a folder, the context's from here on; `name`: its path, for messages; `memory`: file that keeps digests
+        from build to build; empty keeps none. `is_guarded`: it is read for a container's
+        root, so that what this one may not read is not read, whatever this process may."""
+        self.is_guarded = is_guarded
+        self.name = name
         self.excluded = excluded
-        self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.fd = fd
         self.memory = memory
         self.known: dict[str, tuple[tuple[int, int, int, int], bytes]] = read_memory(memory)
         self.learned: dict[str, tuple[tuple[int, int, int, int], bytes]] = {}
@@ -69,6 +83,77 @@ class Context:
             write_memory(self.memory, self.known | self.learned)
         self.learned = {}
         os.close(self.fd)
+
+    def open_file(self, path: str) -> int:
+        """A descriptor of a regular file, whose links were followed already. Raises InvalidInput."""
+        fd = self.open_below(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InvalidInput(f"{path!r} in the context is no regular file any more", "build again")
+        return fd
+
+    def open_below(self, path: str, flags: int) -> int:
+        """Open what is in the context, whose links were followed already. Raises InvalidInput."""
+        try:
+            if not self.is_guarded:
+                return openat2(self.fd, path, flags, PLAIN)
+            return self.open_guarded(path.split("/"), flags)
+        except OSError as error:
+            raise InvalidInput(
+                f"{path!r} in the context cannot be read: {error.strerror}", "change its mode, or leave it out"
+            ) from error
+
+    def open_guarded(self, parts: list[str], flags: int) -> int:
+        """The same, folder by folder, each looked at once it is open, so that it cannot become another one."""
+        fd = os.dup(self.fd)
+        try:
+            for number, part in enumerate(parts, 1):
+                is_last = number == len(parts)
+                below = os.open(
+                    part,
+                    (flags if is_last else os.O_PATH | os.O_DIRECTORY) | os.O_NOFOLLOW | os.O_CLOEXEC,
+                    dir_fd=fd,
+                )
+                os.close(fd)
+                fd = below
+                if not is_open_to_container(os.fstat(fd), 0o4 if is_last else 0o1):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return fd
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def open_folder(self, path: str) -> int:
+        """A descriptor of a folder, whose links were followed already. Raises InvalidInput."""
+        return self.open_below(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def status(self, path: str) -> os.stat_result | None:
+        """Of a file or link, whose folders' links were followed already; None where there is none."""
+        try:
+            fd = openat2(self.fd, path, os.O_PATH | os.O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+        except OSError:
+            return None
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def existing(self, path: str) -> os.stat_result:
+        """The same; raises NotFound where there is none."""
+        status = self.status(path)
+        if status is None:
+            raise self.missing(path)
+        return status
+
+    def is_folder(self, path: str) -> bool:
+        """Whether a path, whose links were followed already, is a folder."""
+        status = self.status(path)
+        return status is not None and stat.S_ISDIR(status.st_mode)
+
+    def is_file(self, path: str) -> bool:
+        """Whether a path, whose links were followed already, is a regular file."""
+        status = self.status(path)
+        return status is not None and stat.S_ISREG(status.st_mode)
 
     def matches(self, path: str) -> tuple[bool, ...]:
         """Which patterns of the ignore file match a path or a folder above it."""
@@ -99,17 +184,22 @@ class Context:
         """The paths in a folder whose last part a pattern matches."""
         pattern = re.compile(ignore.translate(re.sub(r"\*+", "*", part)), re.DOTALL)
         here = self.resolve(folder) if folder else "."
-        if here is None or not os.path.isdir(f"{self.root}/{here}"):
+        if here is None or not self.is_folder(here):
             return
-        for name in sorted(os.listdir(f"{self.root}/{here}")):
+        fd = self.open_folder(here)
+        try:
+            names = sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+        for name in names:
             if pattern.fullmatch(name):
                 yield f"{folder}/{name}" if folder else name
 
     def missing(self, source: str) -> NotFound:
         """Why a source is not there."""
-        if self.excluded and os.path.lexists(f"{self.root}/{source}"):
+        if self.excluded and self.status(source) is not None:
             return NotFound(f"{source!r} is left out of the context by its ignore file", "take it back in by '!' there")
-        return NotFound(f"{source!r} is not in the context {self.root!r}", "paths are relative to the context's folder")
+        return NotFound(f"{source!r} is not in the context {self.name!r}", "paths are relative to the context's folder")
 
     def resolve(self, path: str) -> str | None:
         """Where a path leads, links followed with the context as root; None where there is nothing, or where
@@ -151,8 +241,7 @@ class Context:
     def walk(self, path: str, more: Ignore | None = None) -> Iterator[Entry]:
         """A file, or a folder and all that is in it, folders before what is in them, sorted by name. `more`: what else
         is left out, of paths relative to the folder."""
-        status = os.stat(path, dir_fd=self.fd, follow_symlinks=False)
-        first = Entry(path, status, os.readlink(path, dir_fd=self.fd) if stat.S_ISLNK(status.st_mode) else "")
+        first = Entry(path, self.existing(path))
         yield first
         if first.is_folder:
             above = self.matches(path) if self.excluded and path != "." else None
@@ -167,11 +256,11 @@ class Context:
         more: Ignore | None,
     ) -> Iterator[Entry]:
         """What is in a folder."""
+        if folder.count("/") > DEEPEST:
+            raise InvalidInput(f"folders in the context are nested more than {DEEPEST} deep", "leave them out")
         prefix = "" if folder == "." else f"{folder}/"
-        with os.scandir(f"{self.root}/{folder}") as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            path = prefix + entry.name
+        for entry in self.listed(folder):
+            name, path = entry.path, prefix + entry.path
             out, look = False, False
             matched, inner_matched = None, None
             if self.excluded:
@@ -179,7 +268,7 @@ class Context:
                 out = self.excluded.excludes(matched)
                 look = out and self.excluded.needs_look(path)
             if more:
-                inner_path = f"{inner}/{entry.name}" if inner else entry.name
+                inner_path = f"{inner}/{name}" if inner else name
                 inner_matched = more.matched(inner_path, inner_above)
                 if more.excludes(inner_matched):
                     look = (look or not out) and more.needs_look(inner_path)
@@ -188,25 +277,38 @@ class Context:
                 inner_path = ""
             if out and not look:
                 continue
-            status = entry.stat(follow_symlinks=False)
-            kind = stat.S_IFMT(status.st_mode)
-            if kind == stat.S_IFDIR:
+            entry.path = path
+            if entry.is_folder:
                 below = self.walk_folder(path, matched, inner_path, inner_matched, more)
                 if out:  # only for the sake of what is taken back in
-                    first = next(below, None)
-                    if first is None:
+                    inside = next(below, None)
+                    if inside is None:
                         continue
-                    yield Entry(path, status)
-                    yield first
+                    yield entry
+                    yield inside
                 else:
-                    yield Entry(path, status)
+                    yield entry
                 yield from below
-            elif not out and kind == stat.S_IFLNK:
-                yield Entry(path, status, os.readlink(entry.path))
-            elif not out and kind == stat.S_IFREG:
-                yield Entry(path, status)
-            elif not out and kind != stat.S_IFSOCK:
+            elif not out and entry.kind in (stat.S_IFLNK, stat.S_IFREG):
+                yield entry
+            elif not out and entry.kind != stat.S_IFSOCK:
                 raise InvalidInput(f"{path!r} in the context is a device or a pipe", "leave it out by the ignore file")
+
+    def listed(self, folder: str) -> list[Entry]:
+        """What is in a folder, sorted by name; their paths are their names. The folder is not kept open meanwhile."""
+        fd = self.open_folder(folder)
+        found = []
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    is_link = stat.S_ISLNK(status.st_mode)
+                    found.append(Entry(entry.name, status, os.readlink(entry.name, dir_fd=fd) if is_link else ""))
+        except OSError as error:
+            raise InvalidInput(f"{folder!r} in the context changed while it was read", "build again") from error
+        finally:
+            os.close(fd)
+        return sorted(found, key=lambda entry: entry.path)
 
     def digest(self, path: str, base: str, more: Ignore | None = None) -> bytes:
         """The digest of a file or folder tree, its names relative to `base`."""
@@ -227,13 +329,7 @@ class Context:
         known = self.known.get(entry.path)
         if known is not None and known[0] == entry.key:
             return known[1]
-        try:
-            fd = openat2(self.fd, entry.path, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError as error:
-            raise InvalidInput(
-                f"{entry.path!r} in the context cannot be read: {error.strerror}", "change its mode, or leave it out"
-            ) from error
-        with open(fd, "rb", buffering=0) as file:
+        with open(self.open_file(entry.path), "rb", buffering=0) as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         if time.time_ns() - max(entry.key[2], entry.key[3]) > SETTLED:
             self.learned[entry.path] = (entry.key, digest)
@@ -285,21 +381,59 @@ def has_file(context: str) -> bool:
     return any(os.path.isfile(f"{context}/{name}") for name in FILES)
 
 
-def find_ignore(context: str, file: str) -> tuple[str, str]:
-    """The ignore file that counts for a Containerfile, its path and its text: one beside it of its own name (`-f x` has
-    `x.containerignore`, `x.dockerignore`), else the context's. Two empty texts where there is none."""
-    for path in (*(file + suffix for suffix in IGNORES), *(f"{context}/{name}" for name in IGNORES)):
+def find_ignore(folder: int, file: str) -> tuple[str, str]:
+    """The ignore file that counts for a Containerfile, its name and its text: one beside it of its own name (`-f x` has
+    `x.containerignore`, `x.dockerignore`), else the context's; `file` is empty for a Containerfile without a path. Two
+    empty texts where there is none. Raises InvalidInput."""
+    for path in (file + suffix for suffix in IGNORES if file):
+        if os.path.isfile(path):
+            return os.path.basename(path), read_ignore(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+    for name in IGNORES:
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as opened:
-                return path, opened.read()
+            return name, read_ignore(openat2(folder, name, os.O_RDONLY | os.O_NONBLOCK), name)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            raise InvalidInput(f"{name} of the context cannot be read: {error.strerror}", "see its mode") from error
     return "", ""
 
 
-def open_context(folder: str, file: str, memory: str = "") -> Context:
-    """The context for a Containerfile. Raises NotFound, and InvalidInput for a wrong ignore file."""
-    if not os.path.isdir(folder):
-        raise NotFound(f"the context {folder!r} is no folder", "give the folder that COPY takes its files from")
-    path, text = find_ignore(folder, file)
-    return Context(os.path.realpath(folder), ignore.parse(text, os.path.basename(path)), memory)
+def read_ignore(fd: int, name: str) -> str:
+    """The text of an ignore file. Raises InvalidInput for what is none."""
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InvalidInput(f"{name} is no regular file", "replace it by one")
+        data = file.read(LARGEST_IGNORE + 1)
+    if len(data) > LARGEST_IGNORE:
+        raise InvalidInput(f"{name} is larger than {LARGEST_IGNORE >> 20} MiB", "is it the right file?")
+    return data.decode("utf-8", "surrogateescape")
+
+
+def is_open_to_container(status: os.stat_result, bit: int) -> bool:
+    """Whether a container's root may do to a file what `bit` says of a mode's last digit. Its ids are those below
+    WIDTH where this process is root; any other user may read no more than the container's root does."""
+    if os.geteuid() != 0 or status.st_uid < usermap.WIDTH:
+        return True
+    return bool(status.st_mode & (bit << 3 | bit if status.st_gid < usermap.WIDTH else bit))
+
+
+def open_context(
+    folder: str, file: str, memory: str = "", fd: int | None = None, *, is_guarded: bool = False
+) -> Context:
+    """The context for a Containerfile; `file` is its path, empty where it has none. `fd`: the folder, where it is open
+    already; stays the caller's. Raises NotFound, and InvalidInput for a wrong ignore file."""
+    if fd is not None:
+        fd = os.dup(fd)
+    else:
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(
+                f"the context {folder!r} is no folder", "give the folder that COPY takes its files from"
+            ) from error
+    try:
+        name, text = find_ignore(fd, file)
+        return Context(fd, folder, ignore.parse(text, name), memory, is_guarded=is_guarded)
+    except BaseException:
+        os.close(fd)
+        raise

@@ -13,7 +13,6 @@ import stat
 
 from nbhull.runtime.builder import ignore
 from nbhull.runtime.errors import InvalidInput
-from nbhull.runtime.linux.mount import openat2
 from nbhull.runtime.record import Record
 
 TYPE_CHECKING = False
@@ -73,11 +72,10 @@ def items(context: Context, sources: tuple[str, ...], parents: bool) -> list[Ite
     for source in sources:
         pivot, keep, below = source.partition("/./") if parents else (source, "", "")
         for path in context.find(f"{pivot}/{below}" if keep else source):
-            status = os.stat(path, dir_fd=context.fd, follow_symlinks=False)
             if parents:
                 base = ignore.clean("/" + pivot) if keep else "."
                 found.append(with_parents(path, base))
-            elif stat.S_ISDIR(status.st_mode):
+            elif context.is_folder(path):
                 found.append(Item(path, SELF))
             else:
                 # the name that was asked for, even where it is a link to another
@@ -102,7 +100,7 @@ def digest(context: Context, chosen: list[Item], texts: list[Text], excluded: Ig
     for item in chosen:
         whole.update(repr((item.name, len(item.parents))).encode())
         for parent in item.parents:
-            whole.update(b"%o" % stat.S_IMODE(os.stat(parent, dir_fd=context.fd).st_mode))
+            whole.update(b"%o" % stat.S_IMODE(context.existing(parent).st_mode))
         whole.update(context.digest(item.path, item.path, excluded))
     for text in texts:
         whole.update(repr((text.name, len(text.content))).encode() + text.content)
@@ -122,7 +120,7 @@ def stream(
     for item in chosen:
         assert context is not None
         for depth, parent in enumerate(item.parents):
-            status = os.stat(parent, dir_fd=context.fd)
+            status = context.existing(parent)
             name = "/".join(item.name.split("/")[: depth + 1])
             yield tar.write(header(f"{name}/", tar.FOLDER, stat.S_IMODE(status.st_mode), status.st_mtime_ns))
         strip = len(item.path) + 1
@@ -155,7 +153,7 @@ def entry_of(context: Context, one: Entry, name: str) -> Iterator[bytes]:
         entry.link = os.fsencode(one.target)
         yield tar.write(entry)
     else:
-        fd = openat2(context.fd, one.path, os.O_RDONLY | os.O_NOFOLLOW)
+        fd = context.open_file(one.path)
         with open(fd, "rb", buffering=0) as file:
             entry = header(name, tar.FILE, one.mode, mtime)
             entry.size = os.fstat(fd).st_size

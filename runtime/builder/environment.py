@@ -18,7 +18,7 @@ from nbhull.runtime.builder import bases
 from nbhull.runtime.builder.build import Build, Options, Result
 from nbhull.runtime.builder.cache import Done, key_of
 from nbhull.runtime.builder.conda.packages import CondaPackages, parse_line
-from nbhull.runtime.builder.progress import Progress
+from nbhull.runtime.builder.progress import Terminal
 from nbhull.runtime.builder.repository import PACKAGE, Repository
 from nbhull.runtime.builder.state import State
 from nbhull.runtime.errors import InvalidInput, NotFound
@@ -133,7 +133,7 @@ class EnvironmentBuild:
         self.base = base
         stem = f"{source[: -len('.ipynb')]}." if source.endswith(".ipynb") else f"{source.rstrip('/')}/"
         self.path = f"{stem}{LOCK}"
-        self.progress = Progress(options.progress)
+        self.progress = options.teller or Terminal(options.progress)
         self.scripts: list[str] = []
         """of conda's packages, for a shell"""
         self.steps: dict[str, Done] = {}

@@ -46,6 +46,16 @@ def opened(engine: Engine, context: str, file: str | None) -> Iterator[tuple[str
             raise NotFound(f"there is no folder {context!r}", "give the folder that COPY takes its files from")
 
 
+@contextmanager
+def empty(engine: Engine) -> Iterator[tuple[str, None]]:
+    """A context without a file."""
+    import tempfile
+
+    os.makedirs(engine.store.path("contexts"), 0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="unpacked-", dir=engine.store.path("contexts")) as folder:
+        yield folder, None
+
+
 def from_stream(folder: str, stream: BinaryIO, file: str | None) -> str | None:
     """Unpack a tar, or take the stream for a Containerfile; the path of the latter."""
     from nbhull.runtime.builder.adding import is_tar_header

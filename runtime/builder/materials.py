@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from nbhull.runtime.builder.build import Options
     from nbhull.runtime.builder.copying import Job
+    from nbhull.runtime.builder.progress import Progress
     from nbhull.runtime.engine import Engine
     from nbhull.runtime.model import Image
 
@@ -141,13 +142,13 @@ class Materials:
         """An image of a configuration and of layers, the newest first."""
         return self.catalog.register(document, list(reversed(layers)), names)
 
-    def pull(self, name: str) -> str:
+    def pull(self, name: str, progress: Progress) -> str:
         """Get an image from its registry; its id. Raises NotFound."""
         from nbhull.runtime.images import reference
 
         if "/" not in name or not reference.parse(name).registry:
             raise NotFound(f"there is no image {name!r}", "`nbhull images` lists those there are")
-        return self.engine.pull(name).id
+        return self.engine.pull(name, progress=progress).id
 
     def from_path(self, path: str) -> State:
         """The state that an archive, a folder with an image, or a root file system is."""

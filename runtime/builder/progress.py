@@ -1,4 +1,4 @@
-"""What a build tells while it goes on, on standard error: line by line, on a terminal in place, or only what failed."""
+"""What a build tells while it goes on, and how a terminal shows it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import os
 import sys
 import threading
 import time
+from contextvars import ContextVar
 
 PLAIN, TTY, QUIET = "plain", "tty", "quiet"
 KEPT = 40
 """lines of a step's output that are shown once it has failed"""
+LONGEST = 1 << 16
+"""characters of a line that has no end yet"""
+
+
+INSTEAD: ContextVar[Progress | None] = ContextVar("nbhull_progress", default=None)
+"""who shows the progress of all that is done in this context, instead of standard error"""
 
 
 class Progress:
-    """The steps of one build, told as they come; thread-safe."""
+    """The steps of one build, told as they come; thread-safe. Kinds of it say where they are told."""
 
-    def __init__(self, style: str = "auto") -> None:
-        """`style`: plain, tty, quiet; auto takes tty where standard error is a terminal."""
-        self.style = (TTY if os.isatty(2) else PLAIN) if style == "auto" else style
-        self.lock = threading.Lock()
-        self.shown = 0
-        """lines that stand on the terminal and will be written again"""
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
         self.open: dict[int, Step] = {}
         self.count = 0
+        self.transfers: dict[str, tuple[Step, int, int]] = {}
+        """by what is transferred: its step, bytes done, and all"""
 
     def step(self, label: str, text: str) -> Step:
         """A step begins; `label` is like `build 2/5`."""
@@ -30,13 +35,103 @@ class Progress:
             self.count += 1
             made = Step(self, self.count, label, text)
             self.open[made.number] = made
-            if self.style == PLAIN:
-                self.write(f"[{label}] {made.title}\n")
-            self.draw()
+            self.begun(made)
         return made
 
     def note(self, text: str) -> None:
         """A line about the whole build."""
+        raise NotImplementedError
+
+    # What a step tells; the lock is held.
+
+    def begun(self, step: Step) -> None:
+        """It has begun."""
+        raise NotImplementedError
+
+    def wrote(self, step: Step, lines: list[str]) -> None:
+        """Its process has written lines, which are at the end of its own, too."""
+        raise NotImplementedError
+
+    def ended(self, step: Step, how: str) -> None:
+        """It has ended; `how` is like `cached`, empty for a step that was done."""
+        raise NotImplementedError
+
+    def failed(self, step: Step) -> None:
+        """It has failed."""
+        raise NotImplementedError
+
+    def stopped(self, step: Step) -> None:
+        """Something else has ended it: another stage's failure, or an interrupt."""
+
+    # What a pull of a base image tells (`runtime.registry.transfer.Progress`)
+
+    def begin(self, what: str, total: int) -> None:
+        """A part of so many bytes begins."""
+        with self.lock:
+            self.transfers[what] = self.step("pull", what), 0, total
+
+    def advance(self, what: str, count: int) -> None:
+        """So many bytes more of it are here."""
+        with self.lock:
+            step, done, total = self.transfers[what]
+            self.transfers[what] = step, done + count, total
+            if total and (done + count) * 20 // total > done * 20 // total:
+                step.lines = [f"{100 * (done + count) // total} %"]
+                self.moved(step)
+
+    def moved(self, step: Step) -> None:
+        """Another twentieth of a part is here, as the step's last line says."""
+
+    def end(self, what: str, outcome: str) -> None:
+        """It is here, in a word."""
+        with self.lock:
+            step = self.transfers[what][0] if what in self.transfers else self.step("pull", what)
+        step.end(outcome)
+
+
+class Terminal(Progress):
+    """On standard error: line by line, on a terminal in place, or only what failed."""
+
+    def __init__(self, style: str = "auto") -> None:
+        """`style`: plain, tty, quiet; auto takes tty where standard error is a terminal."""
+        super().__init__()
+        self.style = (TTY if os.isatty(2) else PLAIN) if style == "auto" else style
+        self.shown = 0
+        """lines that stand on the terminal and will be written again"""
+
+    def begun(self, step: Step) -> None:
+        if self.style == PLAIN:
+            self.write(f"[{step.label}] {step.title}\n")
+        self.draw()
+
+    def wrote(self, step: Step, lines: list[str]) -> None:
+        if self.style == PLAIN:
+            self.write("".join(f"[{step.label}] {line}\n" for line in lines))
+        else:
+            self.draw()
+
+    def moved(self, step: Step) -> None:
+        self.draw()
+
+    def ended(self, step: Step, how: str) -> None:
+        took = time.monotonic() - step.begin
+        if self.style == PLAIN:
+            if how or took >= 0.1:
+                self.write(f"[{step.label}] {how or f'done in {took:.1f} s'}\n")
+        elif self.style == TTY:
+            self.erase()
+            self.write(f"=> [{step.label}] {step.title}  {how or f'{took:.1f} s'}\n"[: terminal_width() * 3])
+            self.draw()
+
+    def failed(self, step: Step) -> None:
+        self.erase()
+        if self.style != PLAIN:
+            self.write("".join(f"[{step.label}] {line}\n" for line in step.lines))
+
+    def stopped(self, step: Step) -> None:
+        self.erase()
+
+    def note(self, text: str) -> None:
         with self.lock:
             if self.style != QUIET:
                 self.erase()
@@ -66,7 +161,7 @@ class Progress:
             if step.lines:
                 lines.append(f"   {step.lines[-1]}")
         self.shown = len(lines)
-        self.write("".join(f"{printable(line)[: width - 1]}\n" for line in lines))
+        self.write("".join(f"{line[: width - 1]}\n" for line in lines))
 
 
 class Step:
@@ -85,42 +180,35 @@ class Step:
 
     def output(self, text: str) -> None:
         """What its process writes."""
-        progress = self.progress
-        with progress.lock:
-            *lines, self.rest = (self.rest + text).split("\n")
-            lines = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+        with self.progress.lock:
+            *lines, rest = (self.rest + text).split("\n")
+            self.rest = rest[-LONGEST:]
+            lines = [printable(line.rstrip("\r").rpartition("\r")[2]) for line in lines]
             self.lines = (self.lines + lines)[-KEPT:]
-            if progress.style == PLAIN:
-                progress.write("".join(f"[{self.label}] {printable(line)}\n" for line in lines))
-            elif lines:
-                progress.draw()
+            if lines:
+                self.progress.wrote(self, lines)
 
     def end(self, how: str = "") -> None:
         """It has ended; `how` is like `cached`."""
-        progress = self.progress
         if self.rest:
             self.output("\n")
-        with progress.lock:
-            progress.open.pop(self.number, None)
-            took = time.monotonic() - self.begin
-            if progress.style == PLAIN:
-                if how or took >= 0.1:
-                    progress.write(f"[{self.label}] {how or f'done in {took:.1f} s'}\n")
-            elif progress.style == TTY:
-                progress.erase()
-                progress.write(f"=> [{self.label}] {self.title}  {how or f'{took:.1f} s'}\n"[: terminal_width() * 3])
-                progress.draw()
+        with self.progress.lock:
+            self.progress.open.pop(self.number, None)
+            self.progress.ended(self, how)
 
     def fail(self) -> None:
-        """It has failed: show the end of its output, where that was not shown before."""
-        progress = self.progress
+        """It has failed: the end of its output is shown, where that was not shown before."""
         if self.rest:
             self.output("\n")
-        with progress.lock:
-            progress.open.pop(self.number, None)
-            progress.erase()
-            if progress.style != PLAIN and self.lines:
-                progress.write("".join(f"[{self.label}] {printable(line)}\n" for line in self.lines))
+        with self.progress.lock:
+            self.progress.open.pop(self.number, None)
+            self.progress.failed(self)
+
+    def stop(self) -> None:
+        """It goes on no more, through no fault of its own."""
+        with self.progress.lock:
+            self.progress.open.pop(self.number, None)
+            self.progress.stopped(self)
 
 
 def terminal_width() -> int:

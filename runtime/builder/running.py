@@ -66,6 +66,8 @@ class Running:
         spec = ContainerSpec(
             name=name, hostname="build", host_settings=False, network=self.run.network, labels={LABEL: "1"}
         )
+        if (bounds := self.build.options.bounds) is not None:
+            spec = spec.but(limits=bounds.limits, confinement=bounds.confinement)
         wanted: list[tuple[str, StepMount | None, bytes]] = [("", mount, b"") for mount in self.run.mounts]
         wanted += [(path, None, content) for path, content in self.run.scripts]
         if self.build.options.host_settings:
@@ -172,7 +174,8 @@ class Running:
 
         if mount.origin:
             raise InvalidInput("a cache mount cannot begin with files of an image", "leave out from= and source=")
-        name = mount.id
+        bounds = self.build.options.bounds
+        name = f"{bounds.scope} {mount.id}" if bounds is not None else mount.id
         while True:
             folder = self.materials.cache_folder(name, mount.mode, mount.uid, mount.gid)
             if mount.sharing == "shared":
@@ -197,12 +200,14 @@ class Running:
             return
         context = self.build.context
         (path,) = context.find(ignore.clean("/" + mount.source))
-        is_folder = os.path.isdir(f"{context.root}/{path}")
-        if mount.read_only and not context.excluded:
-            source = context.root if path == "." else f"{context.root}/{path}"
+        is_folder = context.is_folder(path)
+        if mount.read_only and not context.excluded and self.build.options.bounds is None:
+            root = os.path.realpath(self.build.options.context)
+            source = root if path == "." else f"{root}/{path}"
             self.bind(mount.target, source, folder=is_folder, owned=True)
             return
-        # what the ignore file leaves out is not to be seen, and what is written is not to stay
+        # what the ignore file leaves out is not to be seen, what is written is not to stay, and a path that may become
+        # another one meanwhile is not to be mounted
         copy = f"{self.handed}/{self.count}"
         self.count += 1
         self.engine.catalog.workshop.ask("folder", path=copy, mode=0o755, uid=0, gid=0)

@@ -133,8 +133,11 @@ class StageBuild:
                 step = build.progress.step(self.label, one.text)
                 try:
                     done = done or build.cache.add(key, work(step))
-                except BaseException:
+                except HullError:
                     step.fail()
+                    raise
+                except BaseException:
+                    step.stop()
                     raise
                 step.end()
         self.state.key = key
@@ -306,7 +309,8 @@ class StageBuild:
             [self.mount_key(mount) for mount in mounts],
             [(path, content.hex()) for path, content in scripts],
         ]
-        key = key_of("run", self.state.key, description, build.options.epoch)
+        apart = [] if build.options.bounds is None else [build.options.bounds.scope]
+        key = key_of("run", self.state.key, description, build.options.epoch, *apart)
         shown = {name: value for name, value in self.scope.args.items() if name not in self.scope.env}
         prefix = f"|{len(shown)} {' '.join(f'{k}={v}' for k, v in sorted(shown.items()))} " if shown else ""
         text = f"RUN {prefix}{' '.join(argv)}"

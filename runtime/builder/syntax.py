@@ -83,15 +83,16 @@ class Containerfile(Record):
 class Lines:
     """The lines of a file, one after the other, and the number of the one last taken."""
 
-    def __init__(self, text: str, name: str) -> None:
-        self.left = text.split("\n")
+    def __init__(self, text: str, name: str, before: int = 0) -> None:
+        """`before`: lines that stand above the text where `name` is read."""
+        self.left = [""] * before + text.split("\n")
         if self.left[-1] == "":
             self.left.pop()
             self.ends = True
         else:
             self.ends = False
         self.name = name
-        self.number = 0
+        self.number = before
 
     def take(self) -> str | None:
         """The next line with its end, None when there are no more. Raises InvalidInput for one too long."""
@@ -108,11 +109,12 @@ class Lines:
         return InvalidInput(f"{self.name}:{line or self.number}: {error.message}", error.hint)
 
 
-def parse(data: bytes, name: str = "Containerfile") -> Containerfile:
-    """Parse a file; `name` is said in errors. Raises InvalidInput, with the line's number."""
+def parse(data: bytes, name: str = "Containerfile", before: int = 0) -> Containerfile:
+    """Parse a file; `name` is said in errors, and lines are counted from `before` on. Raises InvalidInput, with the
+    line's number."""
     if len(data) > LARGEST_FILE:
         raise InvalidInput(f"{name} is larger than {LARGEST_FILE >> 20} MiB", "is it the right file?")
-    lines = Lines(data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape"), name)
+    lines = Lines(data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape"), name, before)
     return Parser(lines).parse()
 
 

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 def build(engine: Engine, values: dict[str, Any]) -> Result:
     """`build`: gives back what names the image, its first tag or its id."""
-    from nbhull.runtime.builder.inputs import opened
+    from nbhull.runtime.builder.inputs import empty, opened
+    from nbhull.runtime.builder.progress import INSTEAD
 
     notebook = values["context"].endswith(".ipynb") and os.path.isfile(values["context"])
     context = (os.path.dirname(values["context"]) or ".") if notebook else values["context"]
-    with opened(engine, context, values["file"]) as (folder, file):
+    found = empty(engine) if values.get("no_context") else opened(engine, context, values["file"])
+    with found as (folder, file):
         options = Options(
+            text=values.get("text"),
+            teller=INSTEAD.get(),
             context=folder,
             file=file,
             tags=values["tag"],
@@ -38,19 +42,19 @@ def build(engine: Engine, values: dict[str, Any]) -> Result:
             pull=values["pull"],
             network=values["network"],
             host_settings=not values["no_host_settings"],
-            progress="quiet" if values["quiet"] else values["progress"],
+            progress="quiet" if values.get("quiet") else values.get("progress", "auto"),
             epoch=epoch(dict(pair for pair in values["build_arg"] if pair is not None)),
             cache_from=values["cache_from"],
             cache_to=values["cache_to"],
         )
         result = build_and_hand_on(engine, options, values, values["context"] if notebook else "")
     identity = result.image.id if len(result.image.id) < 64 else f"sha256:{result.image.id}"
-    if values["iidfile"]:
+    if values.get("iidfile"):
         with open(values["iidfile"], "w") as opened_file:
             opened_file.write(identity)
     if any(output.target == "-" for output in values["output"]):
         return Names([])  # the files stand there
-    return Names([identity if values["quiet"] or not values["tag"] else values["tag"][0]])
+    return Names([identity if values.get("quiet") or not values["tag"] else values["tag"][0]])
 
 
 def build_and_hand_on(engine: Engine, options: Options, values: dict[str, Any], notebook: str) -> BuildResult:
@@ -60,9 +64,9 @@ def build_and_hand_on(engine: Engine, options: Options, values: dict[str, Any], 
             refuse_terminal("-")
     if options.cache_from:
         from nbhull.runtime.builder import travel
-        from nbhull.runtime.builder.progress import Progress
+        from nbhull.runtime.builder.progress import Terminal
 
-        travel.fetch(engine, options.cache_from, Progress(options.progress))
+        travel.fetch(engine, options.cache_from, options.teller or Terminal(options.progress))
     result = build_it(engine, options, values, notebook)
     for place in options.cache_to:
         if place.kind != "inline":
@@ -79,7 +83,7 @@ def build_and_hand_on(engine: Engine, options: Options, values: dict[str, Any], 
 def build_it(engine: Engine, options: Options, values: dict[str, Any], notebook: str) -> BuildResult:
     """Build a Containerfile if there is one, else what environment files or a notebook ask for."""
     of_files = ("base", "locked", "relock")
-    if notebook or (options.file is None and not has_file(options.context)):
+    if notebook or (options.file is None and options.text is None and not has_file(options.context)):
         from nbhull.runtime.builder import repository
         from nbhull.runtime.builder.environment import EnvironmentBuild
 

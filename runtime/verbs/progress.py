@@ -1,4 +1,5 @@
-"""How far a transfer is, on standard error: bars in a terminal, a line for each part elsewhere."""
+"""How far a transfer is, on standard error: bars in a terminal, a line for each part elsewhere; or where somebody else
+shows it, as notebooks do."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from threading import Lock
 from time import monotonic
 
+from nbhull.runtime.builder.progress import INSTEAD
 from nbhull.runtime.registry.transfer import Progress as Told
 from nbhull.runtime.registry.transfer import Silent
 
@@ -66,6 +68,8 @@ def shown(*, quiet: bool = False) -> Iterator[Told]:
     """Show a transfer while the block runs."""
     if quiet:
         yield Silent()
+    elif (other := INSTEAD.get()) is not None:
+        yield other
     elif not sys.stderr.isatty():
         yield Lines()
     else:  # imported only here: it takes longer than a small transfer

@@ -73,13 +73,26 @@ VERBS: tuple[Verb, ...] = (
                 metavar="STYLE",
                 parse="nbhull.runtime.verbs.building:parse_progress",
                 default="auto",
+                where=CLI,
             ),
             Argument("--base", "image that environment files are installed on (debian:bookworm)", metavar="IMAGE"),
             Argument("--locked", "install just what the lock file of environment files says", flag=True),
             Argument("--relock", "resolve environment files anew, though the lock file fits", flag=True),
-            Argument("--iidfile", "write the image's id to a file", metavar="FILE"),
+            Argument("--iidfile", "write the image's id to a file", metavar="FILE", where=CLI),
             Argument("--quiet", "print the image's id only", short="-q", flag=True, where=CLI),
-            Argument("CONTEXT", "folder or tar with what COPY takes; `-`: standard input; a notebook", required=True),
+            Argument(
+                "CONTEXT",
+                "folder or tar with what COPY takes; `-`: standard input; a notebook",
+                required=True,
+                where=CLI,
+            ),
+            Argument(
+                "--context",
+                "folder with what COPY takes, instead of the notebook's",
+                metavar="FOLDER",
+                where=MAGIC,
+            ),
+            Argument("--no-context", "no folder: COPY takes nothing but other stages' files", flag=True, where=MAGIC),
         ),
         about="The Containerfile is CONTEXT's `Containerfile`, else its `Dockerfile`; `.containerignore`, else "
         "`.dockerignore`, says what of CONTEXT is left out. Steps are done again only if what they depend on has "
@@ -99,6 +112,15 @@ VERBS: tuple[Verb, ...] = (
             ("build -o ./site --target pages .", "the files of a stage, in a folder"),
             ("build --secret id=token,src=token.txt -f other/Containerfile .", "with a secret and another file"),
         ),
+        in_notebooks="`%%container build -t NAME` takes the cell for a Containerfile; `%container build -t NAME` the "
+        "folder's own. COPY takes files of the notebook's folder, unless --context or --no-context says otherwise; "
+        "`.containerignore`, else `.dockerignore`, says what of it is left out. Progress is shown as it comes; "
+        "interrupting the kernel ends the build. Errors name the line of the cell. Steps are done again only if what "
+        "they depend on has changed.\n\n"
+        "For a kernel in a container the server builds: RUN steps have the kernel's limits and network and no more "
+        "rights than usual, COPY takes files of the kernel's folders alone, FROM what the rules allow to be run, and "
+        "a name must be free, or of an image that was built from the same folder.",
+        where=EVERYWHERE,
     ),
     Verb(
         "images",
