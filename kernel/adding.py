@@ -13,6 +13,7 @@ from typing import Any
 
 from nbhull.kernel.command import CommandFinder
 from nbhull.runtime.builder.cache import Cache, key_of
+from nbhull.runtime.builder.progress import Progress
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.errors import NotFound, ProcessFailed
 from nbhull.runtime.images.catalog import BASE
@@ -30,9 +31,10 @@ LONGEST_ANSWER = 1 << 16
 REQUIREMENT = "ipykernel>=6.29"
 
 
-def with_ipykernel(engine: Engine, ref: str, kernel: str) -> tuple[str, str]:
+def with_ipykernel(engine: Engine, ref: str, kernel: str, progress: Progress | None = None) -> tuple[str, str]:
     """The image to run a kernel in: `ref` itself if it can, else its id with ipykernel added; and a sentence for the
-    reader if that was done now. Raises NotFound for an image without Python, ProcessFailed where pip failed."""
+    reader if that was done now, which `progress` is told of, too. Raises NotFound for an image without Python,
+    ProcessFailed where pip failed."""
     if ref == HOST_IMAGE or kernel.lower() not in PYTHON_KERNELS:
         return ref, ""
     row = engine.store.find("images", ref, "image")
@@ -57,7 +59,10 @@ def with_ipykernel(engine: Engine, ref: str, kernel: str) -> tuple[str, str]:
         layer_key = key_of("ipykernel layer", facts, REQUIREMENT)
         done = cache.find(layer_key)
         if done is None:
+            step = progress.step("add", f"ipykernel to {ref}") if progress is not None else None
             install(engine, container.id, ref, command.argv[0])
+            if step is not None:
+                step.end()
             engine.stop(container.id, 0)
             record = json.loads(engine.row(container.id)["record"])
             newest = generations.own(engine.store, container.id, record)[-1]

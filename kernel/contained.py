@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from signal import SIGKILL, SIGTERM
@@ -20,12 +20,21 @@ from nbhull.kernel.checkpoints import Checkpoint, Checkpoints
 from nbhull.kernel.command import CommandFinder, KernelCommand
 from nbhull.kernel.config import KernelConfig
 from nbhull.kernel.engines import submit
-from nbhull.kernel.folder import WorkingFolder
+from nbhull.kernel.folder import WorkingFolder, make_in
 from nbhull.kernel.launch import Launch
 from nbhull.kernel.logged import LoggedProgress
-from nbhull.kernel.names import CONNECTION_FILE, CONTROL_SOCKET, CONTROL_VARIABLE, NOTICES_FILE, PENDING_FILE, REPLAY
+from nbhull.kernel.names import (
+    CONNECTION_FILE,
+    CONTROL_SOCKET,
+    CONTROL_VARIABLE,
+    NOTICES_FILE,
+    PANEL_FILE,
+    PENDING_FILE,
+    REPLAY,
+)
 from nbhull.kernel.obituary import deliver, take_request
 from nbhull.runtime import ends
+from nbhull.runtime.builder.progress import Progress
 from nbhull.runtime.engine import Engine, Process
 from nbhull.runtime.errors import Conflict, HullError, LauncherLost, NotFound, ProcessFailed
 from nbhull.runtime.model import Container, ContainerSpec, Image, Mount, ProcessSpec
@@ -77,6 +86,8 @@ class ContainedKernel:
         """limits that the container had met before the kernel process started"""
         self._lock = threading.RLock()
         self._launch: Launch | None = None
+        self.came_from: str | None = None
+        """the snapshot of what the last `use` has left"""
         # so that a kernel that nobody shuts down (its manager gave it up) does not keep its container
         self._remains: list[str] = []
         self._finalizer = weakref.finalize(self, _remove_remains, engine, self._remains)
@@ -118,12 +129,24 @@ class ContainedKernel:
     def _create(self) -> tuple[str, ...]:
         """Make the container and start it; what the user should know."""
         config = self.config
-        self.engine.provide(config.image, progress=LoggedProgress(self.log, config.image))
-        image, notice = with_ipykernel(self.engine, config.image, config.kernel)
+        progress = LoggedProgress(self.log, config.image)
+        self.engine.provide(config.image, progress=progress)
+        started, notices = self.make_container(config, self.name, self._remains, progress)
+        self._adopt(started)
+        if self.folder.mount is None:
+            make_in(self.engine, started.id, self.folder.path, self._user())
+        return (*progress.notices(), *notices)
+
+    def make_container(
+        self, config: KernelConfig, name: str, remains: list[str] | None = None, progress: Progress | None = None
+    ) -> tuple[Container, tuple[str, ...]]:
+        """A running container for the kernel, by a config of its own, and what the user should know. `remains`: takes
+        its id as soon as it is there; else nothing is left of what fails. Raises HullError."""
+        image, notice = with_ipykernel(self.engine, config.image, config.kernel, progress)
         mounts = [*self.handed_in(), *self.mounts]
         spec = ContainerSpec(
             image=image,
-            name=self.name,
+            name=name,
             limits=config.limits,
             network=config.network,
             dns=config.dns,
@@ -134,12 +157,49 @@ class ContainedKernel:
             labels={"nbhull.kernel": config.kernel},
         )
         created = self.engine.create(spec)
-        self._remains[:] = [created.id]
-        started = self.engine.start(created.id)
-        self._adopt(started)
-        if self.folder.mount is None:
-            self._make_folder(self.folder.path)
-        return (*started.notices, *([notice] if notice else []))
+        if remains is not None:
+            remains[:] = [created.id]
+        try:
+            started = self.engine.start(created.id)
+        except BaseException:
+            if remains is None:
+                self.engine.remove(created.id, force=True)
+            raise
+        return started, (*started.notices, *([notice] if notice else []))
+
+    def take_place(
+        self,
+        config: KernelConfig,
+        container: Container,
+        pending: Mapping[str, Any] | None,
+        moved: Callable[[], None],
+        panel: bytes,
+    ) -> None:
+        """Have a running container take the place of the kernel's own, which is removed, with a new kernel on the same
+        connection. `moved` is called in between; `panel`: content of PANEL_FILE. Raises Conflict when the kernel is
+        being stopped; the container is not taken then."""
+        with self._lock:
+            before = self.running()
+            if self._launch is None or self.process is None:
+                raise Conflict("the kernel is being stopped", "start it again")
+            self.resetting = True
+            try:
+                self.siblings.end()
+                self.process.close()
+                self.checkpoints.clear()
+                self._remains.append(container.id)
+                self.engine.remove(before.id, force=True)
+                self._remains.remove(before.id)
+                self.config = config
+                self._adopt(container)
+                if self.folder.mount is None:
+                    make_in(self.engine, self.running().id, self.folder.path, self._user())
+                if panel:
+                    self._write(PANEL_FILE, panel)
+                moved()
+                self._spawn(self._launch, pending)
+            finally:
+                self.resetting = False
 
     def handed_in(self) -> list[Mount]:
         """The folders that the kernel works with: the notebook's, and the kernelspec's."""
@@ -154,17 +214,6 @@ class ContainedKernel:
             with suppress(FileNotFoundError):
                 os.unlink(self.socket_folder)
             os.symlink(container.socket_folder, self.socket_folder)
-
-    def _make_folder(self, path: str) -> None:
-        assert self.container is not None
-        process = self.engine.spawn(self.container.id, ProcessSpec(("mkdir", "-p", path), user=self._user()))
-        status = process.wait()
-        process.close()
-        if status != 0:
-            raise ProcessFailed(
-                f"the folder {path!r} could not be made in the container",
-                "start the kernel in another folder",
-            )
 
     def remove(self) -> None:
         """End the container and delete it. Idempotent; does nothing if there was none."""
@@ -187,7 +236,7 @@ class ContainedKernel:
     def find_command(self) -> KernelCommand:
         """Look up how the kernel is started, in the container as it is now. Raises HullError."""
         with self._lock:
-            container = self._running()
+            container = self.running()
             prefix = self.config.prefix or sys.prefix
             finder = CommandFinder(self.engine, container.id, container.image, prefix)
             self.command = finder.find(self.config.kernel)
@@ -200,7 +249,7 @@ class ContainedKernel:
             self._spawn(launch, pending=None)
 
     def _spawn(self, launch: Launch, pending: Mapping[str, Any] | None) -> None:
-        container = self._running()
+        container = self.running()
         command = self.find_command()
         inner = dict(launch.connection, transport="ipc", ip=f"{container.socket_folder}/k")
         self._unlink_sockets(launch)
@@ -233,7 +282,7 @@ class ContainedKernel:
         """Take the sockets of an ended kernel away."""
         for port in PORTS:
             with suppress(FileNotFoundError):
-                os.unlink(f"{self._running().socket_folder}/k-{launch.connection[port]}")
+                os.unlink(f"{self.running().socket_folder}/k-{launch.connection[port]}")
 
     def _user(self) -> str | None:
         """Who the kernel runs as: root of the container, who is the server's user outside, so that the notebook's
@@ -340,13 +389,13 @@ class ContainedKernel:
 
     def _keep_files(self, name: str | None, asleep: Sequence[int], note: str, pinned: bool) -> Image:
         """Keep the container's files as an image; `asleep`: the processes in it that hold memory."""
-        image = self.engine.snapshot(self._running().id, name, note=note, pinned=pinned, asleep=asleep)
+        image = self.engine.snapshot(self.running().id, name, note=note, pinned=pinned, asleep=asleep)
         self.taken.add(image.id)
         return image
 
     def _adopt_process(self, pid: int) -> tuple[Process, Mapping[str, Any]]:
         """A process that the kernel started, and the connection that both have."""
-        container = self._running()
+        container = self.running()
         if self._launch is None:
             raise Conflict("the kernel is being stopped", "start it again")
         return self.engine.adopt(container.id, pid), self._launch.connection
@@ -374,7 +423,7 @@ class ContainedKernel:
         Raises HullError; the old kernel goes on if nothing had happened yet.
         """
         with self._lock:
-            container = self._running()
+            container = self.running()
             if self._launch is None or self.process is None:
                 raise Conflict("the kernel is being stopped", "start it again")
             had_memory = set(self.checkpoints.by_image)
@@ -385,11 +434,11 @@ class ContainedKernel:
                     self._adopt(self.engine.undo(container.id, keep=keep))
                 else:
                     self._adopt(self.engine.reset(container.id, snapshot, keep=keep))
-                image = self._running().snapshot
+                image = self.running().snapshot
                 checkpoint = None if files_only else self.checkpoints.take(image, self._launch.connection)
                 lost = image in had_memory and checkpoint is None and not files_only
                 if self.folder.mount is None:
-                    self._make_folder(self.folder.path)
+                    make_in(self.engine, self.running().id, self.folder.path, self._user())
                 if checkpoint is not None:
                     if pending is not None:
                         what = f"reset to {checkpoint.image.name}: files and memory are as they were"
@@ -409,7 +458,7 @@ class ContainedKernel:
     def _image_name(self, image: str | None) -> str:
         """A snapshot's name, for people; None is the image that the container was made from."""
         names = {each.id: each.name for each in self.engine.images()}
-        return self._running().image if image is None else names.get(image) or short_id(image)
+        return self.running().image if image is None else names.get(image) or short_id(image)
 
     def _wake(self, checkpoint: Checkpoint, pending: Mapping[str, Any] | None) -> None:
         """Let a checkpoint be the kernel."""
@@ -425,16 +474,17 @@ class ContainedKernel:
     def _control_path(self) -> str | None:
         if self.config.control in ("none", REPLAY):
             return None
-        return f"{self._running().socket_folder}/{CONTROL_SOCKET}"
+        return f"{self.running().socket_folder}/{CONTROL_SOCKET}"
 
-    def _running(self) -> Container:
+    def running(self) -> Container:
+        """The container. Raises Conflict when there is none any more."""
         if self.container is None:
             raise Conflict("the kernel's container was removed", "restart the kernel")
         return self.container
 
     def _write(self, name: str, content: str | bytes) -> None:
         """Write a file into the socket folder, for the kernel."""
-        path = f"{self._running().socket_folder}/{name}"
+        path = f"{self.running().socket_folder}/{name}"
         with suppress(FileNotFoundError):
             os.unlink(path)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from time import time
 from typing import Any, NamedTuple
 
-from nbhull.kernel import panel
+from nbhull.kernel import panel, using
 from nbhull.kernel.cells.siblings import CELL_OF
 from nbhull.kernel.contained import ContainedKernel
 from nbhull.kernel.engines import submit
@@ -82,6 +82,7 @@ class ControlService:
             "replay": self.replay,
             "reset": self.reset,
             "undo": self.undo,
+            "use": self.use,
             "snapshots": self.snapshots,
             "diff": self.diff,
             **panel.methods(kernel, self.own_id),
@@ -89,6 +90,7 @@ class ControlService:
         self.long_methods: dict[str, Callable[[dict[str, Any], Stream], Result | dict[str, Any]]] = {
             "run": kernel.siblings.run,
             "build": kernel.siblings.build,
+            "prepare": functools.partial(using.prepare, kernel),
         }
         """those that tell things meanwhile, and have a connection and a thread for themselves"""
 
@@ -221,9 +223,15 @@ class ControlService:
         return difference_table(self.kernel.engine.diff(old, new or self.own_id(), text=text))
 
     def undo(self, params: dict[str, Any]) -> Result:
-        """Take the last reset back. The asking kernel ends; `pending` goes to the next one."""
-        self.kernel.reset(None, pending_in(params), undo=True)
+        """Take the last reset, or the last `use`, back. The asking kernel ends; `pending` goes to the next one."""
+        pending = pending_in(params)
+        if not using.undo(self.kernel, pending, self.listen):
+            self.kernel.reset(None, pending, undo=True)
         return Names([self.own_id()])
+
+    def use(self, params: dict[str, Any]) -> Result:
+        """Go on in another image, in a container of its own. The asking kernel ends; `pending` goes to the next one."""
+        return using.use(self.kernel, params, pending_in(params), self.listen)
 
     def reset(self, params: dict[str, Any]) -> Result:
         """Put this container's files back. The asking kernel ends; `pending` goes to the next one."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir, jupyter_runtime_dir
 
-from nbhull.runtime.engine import default_home
-from nbhull.runtime.errors import InvalidInput
+from nbhull.runtime.engine import Engine, default_home
+from nbhull.runtime.errors import InvalidInput, ProcessFailed
 from nbhull.runtime.launcher.client import runtime_folder
-from nbhull.runtime.model import Mount
+from nbhull.runtime.model import Mount, ProcessSpec
 
 SYSTEM_FOLDERS = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr")
 """Neither these, nor a folder that holds them, can be handed in: they would hide the image's own."""
@@ -56,6 +56,17 @@ def working_folder(cwd: str) -> WorkingFolder:
         "Move the notebook to a folder of its own."
     )
     return WorkingFolder(path, None, notice)
+
+
+def make_in(engine: Engine, container: str, path: str, user: str | None) -> None:
+    """Make an empty folder in a container. Raises ProcessFailed."""
+    process = engine.spawn(container, ProcessSpec(("mkdir", "-p", path), user=user))
+    status = process.wait()
+    process.close()
+    if status != 0:
+        raise ProcessFailed(
+            f"the folder {path!r} could not be made in the container", "start the kernel in another folder"
+        )
 
 
 def why_withheld(real: str) -> str:

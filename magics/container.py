@@ -14,7 +14,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.display import display
 
 from nbhull.kernel.names import CONTROL_VARIABLE, REPLAY
-from nbhull.kernel.rpc import ContainerError, call, decode_result, uncontained
+from nbhull.kernel.rpc import ContainerError, call, connect, converse, decode_result, uncontained
 from nbhull.magics.display import Shown
 from nbhull.magics.panel import Opened
 from nbhull.runtime.errors import Denied, HullError, InvalidInput, NotFound
@@ -22,7 +22,7 @@ from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.parser import execute, parse
 from nbhull.runtime.verbs.results import Names, Result
 
-ABOUT_ITSELF = ("info", "stats", "snapshot", "reset", "undo", "snapshots", "diff", "replay")
+ABOUT_ITSELF = ("info", "stats", "snapshot", "reset", "undo", "use", "snapshots", "diff", "replay")
 """verbs that mean the container in which they are said"""
 IN_CONTAINERS = (*ABOUT_ITSELF, "ps", "images")
 """verbs that a kernel in a container may say, through its control socket"""
@@ -43,10 +43,12 @@ class ContainerMagics(Magics):
           --memory                    and the variables, as they are when the cell ends
         %container reset [NAME]       put them back; without the memory, the kernel starts anew
         %container undo               take the last reset back
+        %container use IMAGE          go on in another image, with a new kernel
         %container diff [A [B]]       what has changed
         %container snapshots          the tree of snapshots
         %container replay [SNAPSHOT]  run the cells since then in a fresh container, and compare
         %container panel              all of this to see and to click
+        %container picker             images to choose from
         %container ps                 containers
         %container images             images and snapshots
         %container run IMAGE COMMAND  run a command in another container
@@ -98,12 +100,26 @@ class ContainerMagics(Magics):
                 raise NotFound("the memory of this kernel cannot be kept", "it can where Python 3.11 or later runs")
             kernel.memory.ask(params, lambda result: display(Shown(decode_result(result))))
             return None
-        if verb.name in ("reset", "undo") and hasattr(kernel, "surrender"):
+        if verb.name == "use":
+            self.get_ready(control, params)
+        if verb.name in ("reset", "undo", "use") and hasattr(kernel, "surrender"):
             params["pending"] = kernel.surrender()
         result = decode_result(call(control, verb.name, params))
         if verb.name == "snapshot" and isinstance(result, Names) and getattr(kernel, "recorder", None) is not None:
             kernel.recorder.note(snapshot=result.names[0])
         return result
+
+    def get_ready(self, control: str, params: dict[str, Any]) -> None:
+        """Have an image got, with ipykernel in it, while this kernel still runs. Raises HullError, CellInterrupted."""
+        from nbhull.magics.cells import CellInterrupted, interruptible
+        from nbhull.magics.progress import shown_in
+
+        try:
+            with shown_in(self.shell) as notes, interruptible():
+                assert notes is not None  # a kernel in a container has a notebook
+                converse(connect(control), "prepare", {"image": params["image"]}, notes.hear)
+        except KeyboardInterrupt:
+            raise CellInterrupted("the notebook stays where it is") from None
 
     def listed(self, verb: str) -> list[dict[str, Any]]:
         """What a verb without options lists, as data. Raises HullError."""

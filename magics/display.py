@@ -43,6 +43,13 @@ class Shown:
         return None
 
 
+class Written(str):
+    """A text that is displayed as it is, without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def table_html(table: Table) -> str:
     """Rows under headings."""
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)

@@ -53,9 +53,9 @@ def open_panel() -> Panel | None:
 
 
 class Opened(Result):
-    """What `%container panel` gives: the panel itself is what is shown."""
+    """What `%container panel` and `%container picker` give: the widget itself is what is shown."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Any) -> None:
         self.panel = panel
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from nbhull.runtime.errors import HostUnable, InvalidInput, NotFound, ProcessFailed
+from nbhull.runtime.images import reference as references
 from nbhull.runtime.images.layers import source_date_epoch
-from nbhull.runtime.model import Image
+from nbhull.runtime.model import HOST_IMAGE, Image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,18 +182,8 @@ def pin(engine: Engine, notebook: str) -> str:
 
     Raises NotFound for a notebook or an image that is not there, InvalidInput for one that nobody else could get: it
     was neither pulled nor pushed."""
-    try:
-        with open(notebook, encoding="utf-8") as file:
-            text = file.read()
-        document = json.loads(text)
-        chosen = document["metadata"].setdefault("container", {})
-        name = str(chosen.get("image", "host")).partition("@")[0]
-    except FileNotFoundError as error:
-        raise NotFound(f"there is no notebook {notebook!r}", "give the path of an .ipynb file") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidInput(
-            f"{notebook!r} cannot be read as a notebook: {error}", "open and save it in Jupyter"
-        ) from error
+    text, document, chosen = read_notebook(notebook)
+    name = str(chosen.get("image", "host")).partition("@")[0]
     row = engine.catalog.find(name)
     digests = engine.catalog.digests(row["id"])
     wanted = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
@@ -205,6 +196,40 @@ def pin(engine: Engine, notebook: str) -> str:
     repository, _, digest = fitting[0].partition("@")
     tag = f":{name.rpartition(':')[2]}" if ":" in name.rpartition("/")[2] and repository == wanted else ""
     chosen["image"] = f"{repository}{tag}@{digest}"
+    write_notebook(notebook, document, text)
+    return str(chosen["image"])
+
+
+def use(engine: Engine, ref: str, notebook: str) -> str:
+    """Write an image into a notebook's metadata as the one that it runs in; its name. Raises NotFound for a notebook,
+    or an image of no registry, that is not there, InvalidInput."""
+    if ref != HOST_IMAGE and not ("/" in ref and references.parse(ref).registry):
+        engine.store.find("images", ref, "image")
+    text, document, chosen = read_notebook(notebook)
+    chosen["image"] = ref
+    write_notebook(notebook, document, text)
+    return ref
+
+
+def read_notebook(notebook: str) -> tuple[str, Any, dict[str, Any]]:
+    """A notebook's text, the same as data, and in that `metadata.container`. Raises NotFound, InvalidInput."""
+    try:
+        with open(notebook, encoding="utf-8") as file:
+            text = file.read()
+        document = json.loads(text)
+        chosen = document["metadata"].setdefault("container", {})
+        chosen.get("image")
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no notebook {notebook!r}", "give the path of an .ipynb file") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput(
+            f"{notebook!r} cannot be read as a notebook: {error}", "open and save it in Jupyter"
+        ) from error
+    return text, document, chosen
+
+
+def write_notebook(notebook: str, document: Any, text: str) -> None:
+    """Write a notebook's data in the form of its old text. Raises HostUnable."""
     indent = 1 if text.startswith('{\n "') else 2 if text.startswith('{\n  "') else None
     part = f"{notebook}.part-{os.getpid()}"
     try:
@@ -215,4 +240,3 @@ def pin(engine: Engine, notebook: str) -> str:
         os.rename(part, notebook)
     except OSError as error:
         raise HostUnable(f"cannot write {notebook!r}: {error.strerror}", "see its folder's permissions") from error
-    return str(chosen["image"])

@@ -123,3 +123,12 @@ def pin(engine: Engine, values: dict[str, Any]) -> Result:
     from nbhull.runtime.images import exchange
 
     return Names([exchange.pin(engine, values["notebook"])])
+
+
+def use(engine: Engine, values: dict[str, Any]) -> Result:
+    """`use`: gives back what was written; says if the image is not here yet."""
+    from nbhull.runtime.images import exchange
+
+    image = exchange.use(engine, values["image"], values["notebook"])
+    missing = not any(values["image"] in (one.name, one.id) for one in engine.images())
+    return Names([image], notices=[f"{image} is not here yet; the notebook's kernel will pull it"] if missing else [])

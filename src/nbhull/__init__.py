@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from nbhull.magics.panel.widget import Panel
+    from nbhull.magics.picker_widget import Picker
 
 
 def load_ipython_extension(shell: object) -> None:
@@ -20,3 +21,11 @@ def panel() -> Panel | None:
     from nbhull.magics.panel import panel
 
     return panel()
+
+
+def picker() -> Picker | str | None:
+    """The images that this notebook may go on in, to choose one, as `%container picker` shows them
+    (`nbhull.magics.picker`)."""
+    from nbhull.magics.picker import picker
+
+    return picker()

@@ -237,4 +237,21 @@ VERBS: tuple[Verb, ...] = (
         examples=(("pin analysis.ipynb", "have everybody run it in the same image"),),
         where=EVERYWHERE,
     ),
+    Verb(
+        "use",
+        "move a notebook to another image",
+        "nbhull.runtime.verbs.images:use",
+        (
+            IMAGE,
+            Argument("NOTEBOOK", "an .ipynb file, which is not open", required=True, where=CLI),
+        ),
+        about="Writes the image into the notebook's metadata, as `container.image`: the next kernel of this notebook, "
+        "if its kernelspec is nbhull's, runs in it.",
+        in_notebooks="The notebook goes on in a new container of the image, with a new kernel on the same connection; "
+        "an image that is not here is pulled, and ipykernel is added where it lacks it. What the notebook has left is "
+        "kept as a snapshot, to which `%container undo` goes back. It holds until the kernel is shut down; what to "
+        "write into the notebook's metadata, so that it holds for good, is told: a kernel cannot write there itself.",
+        examples=(("use debian:bookworm analysis.ipynb", "run that notebook in Debian from now on"),),
+        where=EVERYWHERE,
+    ),
 )

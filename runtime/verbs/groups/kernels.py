@@ -109,4 +109,13 @@ VERBS: tuple[Verb, ...] = (
         where=MAGIC,
         needs_engine=False,
     ),
+    Verb(
+        "picker",
+        "show the images that there are, to choose one that this notebook goes on in",
+        "nbhull.magics.picker:verb",
+        about="A list with sizes, a filter, and a button that does what `use` does. Python can have it as "
+        "`nbhull.picker()`. Where no widgets can be shown, it is the list as text.",
+        where=MAGIC,
+        needs_engine=False,
+    ),
 )
