@@ -18,6 +18,7 @@ from nbhull.kernel.cells.running import cell_in, run_cell
 from nbhull.kernel.rpc import connect, converse
 from nbhull.kernel.streams import Stream
 from nbhull.magics.inputs import CELL, REFUSED, Other, Python, R, Shell
+from nbhull.magics.progress import Notes, shown_in
 from nbhull.runtime.errors import HullError, InvalidInput, ProcessFailed
 from nbhull.runtime.limits import from_values
 from nbhull.runtime.model import ContainerSpec, Mount
@@ -43,14 +44,11 @@ def run(shell: Any, values: dict[str, Any], body: str | None, control: str | Non
     also for an exit status other than 0, and CellInterrupted."""
     interpreter = interpreter_of(values, shell.user_ns, body)
     params = request(values, interpreter, body)
-    output = Output()
     try:
-        with interruptible():
+        with shown_in(shell) as notes, output_of(notes) as output, interruptible():
             result = ask(control, params, values, output.hear)
     except KeyboardInterrupt:
         raise CellInterrupted("the cell was interrupted, and its container is gone") from None
-    finally:
-        output.close()
     take_back(shell.user_ns, interpreter, result["files"])
     tell_end(values["image"], result["status"], [(message, hint) for message, hint in result["said"]])
 
@@ -156,7 +154,9 @@ def spec_on_host(values: dict[str, Any], folder: Mount | None) -> ContainerSpec:
 class Output:
     """What is told of a cell while it runs, on this process's own standard output and error."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Notes | None) -> None:
+        """`notes`: show the pull of its image; None says on standard error what is here."""
+        self.notes = notes
         decoder = codecs.getincrementaldecoder("utf-8")
         self.decoders = {"stdout": decoder("replace"), "stderr": decoder("replace")}
 
@@ -166,6 +166,8 @@ class Output:
             self.write(params["stream"], base64.b64decode(params["data"]))
         elif method == "notice":
             print(f"nbhull: {params['text']}", file=sys.stderr)
+        elif self.notes is not None:
+            self.notes.hear(method, params)
         elif method == "progress" and params.get("outcome"):
             print(f"nbhull: {params['part']}: {params['outcome']}", file=sys.stderr)
 
@@ -180,6 +182,16 @@ class Output:
         """Nothing more comes."""
         for name in self.decoders:
             self.write(name, b"", final=True)
+
+
+@contextmanager
+def output_of(notes: Notes | None) -> Iterator[Output]:
+    """Hand on what a cell writes while the block runs."""
+    output = Output(notes)
+    try:
+        yield output
+    finally:
+        output.close()
 
 
 def take_back(space: dict[str, Any], interpreter: Python | None, files: Mapping[str, str]) -> None:

@@ -104,10 +104,23 @@ class ContainerMagics(Magics):
             self.get_ready(control, params)
         if verb.name in ("reset", "undo", "use") and hasattr(kernel, "surrender"):
             params["pending"] = kernel.surrender()
-        result = decode_result(call(control, verb.name, params))
+        result = decode_result(self.ask(control, verb.name, params))
         if verb.name == "snapshot" and isinstance(result, Names) and getattr(kernel, "recorder", None) is not None:
             kernel.recorder.note(snapshot=result.names[0])
         return result
+
+    def ask(self, control: str, name: str, params: dict[str, Any]) -> Any:
+        """Ask the server; what takes long is shown to go on. Raises HullError."""
+        if name != "replay":
+            return call(control, name, params)
+        from nbhull.magics.progress import shown_in
+
+        with shown_in(self.shell) as notes:
+            assert notes is not None  # a kernel in a container has a notebook
+            step = notes.step("replay", params.get("name", "the cells since the last snapshot"))
+            answer = call(control, name, params)
+            step.end()
+            return answer
 
     def get_ready(self, control: str, params: dict[str, Any]) -> None:
         """Have an image got, with ipykernel in it, while this kernel still runs. Raises HullError, CellInterrupted."""

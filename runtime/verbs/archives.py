@@ -32,40 +32,50 @@ def refuse_terminal(output: str) -> None:
 def save(engine: Engine, values: dict[str, Any]) -> Result:
     """`save`: prints nothing."""
     from nbhull.runtime.images import archives
+    from nbhull.runtime.verbs.progress import working
 
     refuse_terminal(values["output"])
-    archives.save(engine.catalog, values["image"], values["output"], values["format"])
+    with working(engine, "save", f"{', '.join(values['image'])} to {values['output']}"):
+        archives.save(engine.catalog, values["image"], values["output"], values["format"])
     return Names([])
 
 
 def load(engine: Engine, values: dict[str, Any]) -> Result:
     """`load`: gives back what names the images: their names, else their ids."""
     from nbhull.runtime.images import archives
+    from nbhull.runtime.verbs.progress import working
 
-    found = archives.load(engine.catalog, values["input"], [values["name"]] if values["name"] else [])
+    with working(engine, "load", values["input"]):
+        found = archives.load(engine.catalog, values["input"], [values["name"]] if values["name"] else [])
     return Names([image.id if values.get("quiet") else image.name or short_id(image.id) for image in found])
 
 
 def import_root(engine: Engine, values: dict[str, Any]) -> Result:
     """`import`: gives back the image's name."""
     from nbhull.runtime.images import exchange
+    from nbhull.runtime.verbs.progress import working
 
-    return Names([exchange.import_file(engine, values["file"], values["name"]).name])
+    with working(engine, "import", f"{values['file']} as {values['name']}"):
+        return Names([exchange.import_file(engine, values["file"], values["name"]).name])
 
 
 def commit(engine: Engine, values: dict[str, Any]) -> Result:
     """`commit`: gives back the image's name."""
     from nbhull.runtime.images import exchange
+    from nbhull.runtime.verbs.progress import working
 
-    return Names([exchange.commit(engine, values["container"], values["name"], values["change"]).name])
+    with working(engine, "commit", f"{values['container']} as {values['name']}"):
+        return Names([exchange.commit(engine, values["container"], values["name"], values["change"]).name])
 
 
 def export(engine: Engine, values: dict[str, Any]) -> Result:
     """`export`: says what could not be read."""
     from nbhull.runtime.images import exchange
+    from nbhull.runtime.verbs.progress import working
 
     refuse_terminal(values["output"])
-    unread = exchange.export(engine, values["container"], values["output"])
+    with working(engine, "export", f"{values['container']} to {values['output']}"):
+        unread = exchange.export(engine, values["container"], values["output"])
     notices = [f"{unread} files that only the host's root may read were left out"] if unread else []
     return Names([], notices=notices)
 
@@ -73,7 +83,9 @@ def export(engine: Engine, values: dict[str, Any]) -> Result:
 def bootstrap(engine: Engine, values: dict[str, Any]) -> Result:
     """`bootstrap`: gives back the image's name."""
     from nbhull.runtime.images import exchange
+    from nbhull.runtime.verbs.progress import working
 
     name = values["name"] or values["suite"]
-    image = exchange.bootstrap(engine, values["suite"], name, values["include"], values["mirror"] or "")
+    with working(engine, "bootstrap", f"{values['suite']} as {name}"):
+        image = exchange.bootstrap(engine, values["suite"], name, values["include"], values["mirror"] or "")
     return Names([image.name])

@@ -113,8 +113,10 @@ def usage(engine: Engine, values: dict[str, Any]) -> Result:
 def prune(engine: Engine, values: dict[str, Any]) -> Result:
     """`prune`: gives back the ids of what went."""
     from nbhull.runtime.images import upkeep
+    from nbhull.runtime.verbs.progress import working
 
-    gone, freed = upkeep.prune(engine.catalog, everything=values["all"])
+    with working(engine, "prune", "the store"):
+        gone, freed = upkeep.prune(engine.catalog, everything=values["all"])
     return Names([f"deleted {identity}" for identity in gone], notices=[f"{human_size(freed)} freed"])
 
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, Timer
 from time import monotonic
 
 from nbhull.runtime.builder.progress import INSTEAD
+from nbhull.runtime.errors import HullError
 from nbhull.runtime.registry.transfer import Progress as Told
 from nbhull.runtime.registry.transfer import Silent
 
@@ -17,6 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from nbhull.runtime.engine import Engine
+
+DELAY = 0.5
+"""seconds that something may take without a word"""
 INTERVAL = 0.1
 """seconds between drawings"""
 
@@ -85,3 +90,40 @@ def shown(*, quiet: bool = False) -> Iterator[Told]:
         )
         with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as progress:
             yield Bars(progress)
+
+
+@contextmanager
+def working(engine: Engine | None, what: str, on: str) -> Iterator[None]:
+    """Show that something goes on, and for how long, while the block runs: on a terminal once it has taken DELAY, in a
+    notebook as a step of its own; elsewhere nothing is said."""
+    if (other := INSTEAD.get()) is not None:
+        step = other.step(what, on)
+        try:
+            yield
+        except HullError:
+            step.fail()
+            raise
+        except BaseException:
+            step.stop()
+            raise
+        step.end()
+        return
+    if not sys.stderr.isatty():
+        yield
+        return
+    if engine is not None:
+        engine.launcher()  # before there are threads, so that it can be a fork of this process
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    progress.add_task(f"{what} {on}", total=None)
+    late = Timer(DELAY, progress.start)
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+        late.join()
+        progress.stop()

@@ -13,7 +13,7 @@ from nbhull.runtime.images import upkeep
 from nbhull.runtime.verbs.results import Table
 from support.jupyter import PATIENCE, Place, Start, execute, make_image, value
 
-IMAGES = [
+IMAGES: list[dict[str, Any]] = [
     {"name": "host", "size": None},
     {"name": "quay.example/lab/Analysis:1", "size": 5 << 20},
     {"name": "", "size": 1},
