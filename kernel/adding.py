@@ -80,7 +80,7 @@ def added(engine: Engine, row: Any, layer: str) -> str:
     config = dict(engine.catalog.config(row).document)
     config["rootfs"] = {"type": "layers", "diff_ids": []}
     config["history"] = [*(config.get("history") or []), {"created_by": "nbhull: ipykernel", "comment": REQUIREMENT}]
-    below = list(reversed(json.loads(row["layers"])))
+    below = list(reversed(engine.store.image_layers(row)))
     return engine.catalog.register(config, [*below, layer], parent=row["id"]).id
 
 

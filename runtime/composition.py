@@ -172,12 +172,11 @@ def refuse_target(target: str, record: ImageRecord, also: tuple[str, ...] = ()) 
 
 
 def compose(
-    store: Store, identity: str, spec: ContainerSpec, record: ImageRecord, layers: list[str], socket_folder: str
+    store: Store, identity: str, spec: ContainerSpec, record: ImageRecord, top: str | None, socket_folder: str
 ) -> dict[str, Any]:
-    """The `root`, `mounts` and `generation` of a start request; `layers`: ids of the snapshots' layers, newest
-    first."""
+    """The `root`, `mounts` and `generation` of a start request; `top`: id of the newest of the snapshots' layers."""
     own = generations.own(store, identity, record)
-    root, *parts = writable_parts(store, identity, record, layers, own)
+    root, *parts = writable_parts(store, identity, record, top, own)
     for part in (root, *parts):
         part["volatile"] = spec.transient
     mounts = [*parts, *(part for part in record["parts"] if part["kind"] != "overlay")]
@@ -229,12 +228,13 @@ def compose(
 
 
 def writable_parts(
-    store: Store, identity: str, record: ImageRecord, layers: list[str], own: list[int]
+    store: Store, identity: str, record: ImageRecord, top: str | None, own: list[int]
 ) -> list[dict[str, Any]]:
-    """The overlays of a container, the root first; `own`: its generations, of which the last is written to."""
+    """The overlays of a container, the root first; `top`: its newest layer of a snapshot; `own`: its generations, of
+    which the last is written to."""
     here = f"containers/{identity}"
     current = generations.folder(identity, own[-1])
-    chain = chains.folders(store, layers, record.get("foundation", []))
+    chain = chains.folders(store, top, record.get("foundation", []))
 
     def writable(
         key: str, at: str, lowers: list[str], source: str | None = None, *, owned: bool = False

@@ -13,7 +13,7 @@ from nbhull.runtime.lean import Lock, loads
 from nbhull.runtime.model import HOST_IMAGE, Container, ContainerSpec, Image, ProcessSpec, Usage, is_word, parse_name
 from nbhull.runtime.rows import container_of, image_of, spec_of
 from nbhull.runtime.running import default_home, holds, is_running, socket_folder, sweep_ended
-from nbhull.runtime.snapshots import generations, journal
+from nbhull.runtime.snapshots import chains, generations, journal
 from nbhull.runtime.store import NAMED, Store
 
 TYPE_CHECKING = False
@@ -199,7 +199,7 @@ class Engine:
         return self.create_from(spec, *self.image_record(spec.image, spec.environment))
 
     def create_from(
-        self, spec: ContainerSpec, record: composition.ImageRecord, layers: list[str], snapshot: str | None,
+        self, spec: ContainerSpec, record: composition.ImageRecord, top: str | None, snapshot: str | None,
         identity: str | None = None,
     ) -> Container:  # fmt: skip
         """The same of what an image is made of (`image_record`). `identity`: an id whose folder is there already."""
@@ -214,7 +214,7 @@ class Engine:
         targets = composition.check_mounts(spec, record)
         if spec.confinement != confinement.USUAL:
             confinement.check(spec.confinement, record["base"], self.store.home)
-        record = {**record, "layers": layers, "hostname": hostname, "first": generations.FIRST}
+        record = {**record, "top": top, "hostname": hostname, "first": generations.FIRST}
         folder = self.store.path("containers", identity)
         if not exists:
             os.mkdir(folder, 0o700)
@@ -242,13 +242,13 @@ class Engine:
             raise
         return self.container(identity)
 
-    def image_record(self, ref: str, environment: str | None) -> tuple[composition.ImageRecord, list[str], str | None]:
-        """What an image is made of: its base's record, the ids of its layers (newest first), its id if a snapshot."""
+    def image_record(self, ref: str, environment: str | None) -> tuple[composition.ImageRecord, str | None, str | None]:
+        """What an image is made of: its base's record, the newest layer of its snapshots, its id."""
         if ref == HOST_IMAGE:
-            return composition.host_record(environment), [], None
+            return composition.host_record(environment), None, None
         journal.recover(self.store)
         row = self.store.find("images", ref, "image")
-        return loads(row["record"]), loads(row["layers"]), row["id"]
+        return loads(row["record"]), row["top"], row["id"]
 
     def start(self, ref: str) -> Container:
         """Run a created or stopped container: its init stands, its file system is up, no other
@@ -265,7 +265,7 @@ class Engine:
         connected = network.plan(spec, policy.fallback())
         composition.make_network_files(self.store.path("containers", row["id"], "files"), spec, record, connected)
         plan = composition.compose(
-            self.store, row["id"], spec, record, record["layers"], socket_folder(launcher.folder, row["id"])
+            self.store, row["id"], spec, record, record["top"], socket_folder(launcher.folder, row["id"])
         )
         if len(own := generations.own(self.store, row["id"], record)) > 1:  # something was killed
             folders = [generations.folder(row["id"], number) for number in reversed(own)]
@@ -287,6 +287,8 @@ class Engine:
                 raise client.explained(error) from error
             raise
         self.store.update_container(row["id"], launcher=launcher.folder)
+        overlays = [plan["root"], *(mount for mount in plan["mounts"] if mount["kind"] == "overlay")]
+        chains.note_mounted(self.store, row["id"], overlays)
         return (connected.notice,) if connected.notice else ()
 
     def spawn(self, ref: str, spec: ProcessSpec, stdio: Sequence[int] = ()) -> Process:

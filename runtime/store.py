@@ -10,30 +10,35 @@ import os
 import time
 
 from nbhull.runtime.errors import Conflict, HostUnable, HullError, NotFound
-from nbhull.runtime.lean import RLock, dumps, sqlite3
+from nbhull.runtime.lean import RLock, dumps, loads, sqlite3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-VERSION = 5
-IMAGES_TABLES = """
+VERSION = 6
+IMAGES_TABLE = """
 create table images (
     id text primary key, parent text, base text not null, created real not null,
-    size integer not null, layers text not null, record text not null,
+    size integer not null, top text, record text not null,
     note text not null default '', pinned integer not null default 0, auto text not null default '',
     config text, manifest text
 ) strict;
+"""
+IMAGES_TABLES = f"""{IMAGES_TABLE}
 create table tags (name text primary key, image text not null, created real not null) strict;
 create table digests (
     repository text not null, digest text not null, image text not null, primary key (repository, digest)
 ) strict;
 create table layers (
     id text primary key, created real not null, size integer not null, diff_id text,
-    blob text, blob_size integer, media_type text
+    blob text, blob_size integer, media_type text, below text
 ) strict;
 """
-"""`images.config` and `images.manifest` are digests of blobs: what the image is to other tools, once something has
+"""`images.record` has, as `foundation`, the layers that the image was made of elsewhere, the newest first; `top` is the
+newest of those that snapshots have put on them, and `layers.below` the next one, so that a row is no longer for many.
+`images.config` and `images.manifest` are digests of blobs: what the image is to other tools, once something has
 asked. `tags` name images; `digests` tell under which digest of its manifest, or index, a repository has an image.
 `layers.id` is a folder of `layers/`; `diff_id` the digest of its tar; `blob` that of the same, compressed, as kept"""
 BUILD_TABLES = """
@@ -61,7 +66,7 @@ alter table images add column auto text not null default '';
 """,
     2: f"""
 alter table images rename to images_2;
-{IMAGES_TABLES}
+{IMAGES_TABLES.replace("top text", "layers text not null").replace(", below text", "")}
 insert into images (id, parent, base, created, size, layers, record, note, pinned, auto)
     select id, parent, base, created, size, layers, record, note, pinned, auto from images_2;
 insert into tags (name, image, created) select name, id, created from images_2;
@@ -70,6 +75,29 @@ drop table images_2;
 """,
     3: BUILD_TABLES,
     4: VOLUMES_TABLE,
+    5: f"""
+alter table layers add column below text;
+create temporary table sources as
+    select layers, coalesce(json_array_length(record, '$.foundation'), 0) as own from images union all
+    select json_extract(record, '$.layers'), coalesce(json_array_length(record, '$.foundation'), 0) from containers;
+create temporary table pairs as
+    select distinct upper.value as id, lower.value as below
+    from sources, json_each(sources.layers) as upper, json_each(sources.layers) as lower
+    where lower.key = upper.key + 1 and lower.key < json_array_length(sources.layers) - sources.own;
+update layers set below = (select pairs.below from pairs where pairs.id = layers.id);
+drop table pairs;
+drop table sources;
+alter table images rename to images_5;
+{IMAGES_TABLE}
+insert into images select id, parent, base, created, size,
+    iif(json_array_length(layers) > coalesce(json_array_length(record, '$.foundation'), 0),
+        json_extract(layers, '$[0]'), null),
+    record, note, pinned, auto, config, manifest from images_5;
+drop table images_5;
+update containers set record = json_remove(json_set(record, '$.top',
+    iif(json_array_length(record, '$.layers') > coalesce(json_array_length(record, '$.foundation'), 0),
+        json_extract(record, '$.layers[0]'), null)), '$.layers');
+""",
 }
 """by format: what makes an index of that format one of the next"""
 FIRST_TAG = "select name from tags where image = images.id order by created, name limit 1"
@@ -80,6 +108,13 @@ NAMED = (
     "order by images.created desc, tags.created, tags.name"
 )
 """all images, with each of their names"""
+CHAIN = """
+with recursive chain (id, below) as (
+    select id, below from layers where id = ?
+    union all select layers.id, layers.below from layers join chain on layers.id = chain.below
+) select id, below from chain limit 50
+"""
+"""a layer and those below it, not all of them if there are many"""
 BUSY = 10.0
 """seconds to wait for another process's transaction"""
 
@@ -151,20 +186,52 @@ class Store:
         """A new container's row. Raises Conflict when its name is taken."""
         self.insert("containers", row, "container")
 
-    def add_image(self, row: dict[str, Any]) -> None:
-        """A new image's row, with `name`, if there, as its first tag; layers that have no row yet get one. Raises
-        Conflict when the name is taken."""
+    def add_image(self, row: dict[str, Any], layers: dict[str, str | None]) -> None:
+        """A new image's row, with `name`, if there, as its first tag, and those of its new layers: what lies below
+        each. Raises Conflict when the name is taken."""
         row = dict(row)
         name = row.pop("name", None)
         now = time.time()
         with self.transaction():
             self.insert("images", row, "image")
-            for layer in row["layers"]:
+            for layer, below in layers.items():
                 self.query(
-                    "insert or ignore into layers (id, created, size) values (?, ?, ?)", layer, now, row["size"]
+                    "insert into layers (id, created, size, below) values (?, ?, ?, ?)", layer, now, row["size"], below
                 )
             if name is not None:
                 self.insert("tags", {"name": name, "image": row["id"]}, "image")
+
+    def chain(self, top: str | None) -> Iterator[str]:
+        """The layers that snapshots have made, from the newest down to those of the image below all of them."""
+        while top is not None:
+            rows = self.query(CHAIN, top)
+            yield from (row["id"] for row in rows)
+            top = rows[-1]["below"] if rows else None
+
+    def layers(self, top: str | None, record: dict[str, Any]) -> list[str]:
+        """All layers of a container or an image, the newest first."""
+        return [*self.chain(top), *record.get("foundation", [])]
+
+    def image_layers(self, row: sqlite3.Row) -> list[str]:
+        """The same by an image's row."""
+        return self.layers(row["top"], loads(row["record"]))
+
+    def container_layers(self, row: sqlite3.Row) -> list[str]:
+        """The same by a container's."""
+        record = loads(row["record"])
+        return self.layers(record["top"], record)
+
+    def needed_layers(self) -> set[str]:
+        """Those that an image or a container has."""
+        needed: set[str] = set()
+        for row in self.query("select top as top, record from images union all select null, record from containers"):
+            record = loads(row["record"])
+            needed.update(record.get("foundation", []))
+            for layer in self.chain(row["top"] or record.get("top")):
+                if layer in needed:
+                    break  # and so are those below it
+                needed.add(layer)
+        return needed
 
     def set_tag(self, name: str, image: str) -> None:
         """Give an image a name, which is taken from whoever has it."""

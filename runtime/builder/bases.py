@@ -54,7 +54,7 @@ def find(engine: Engine, name: str, options: Options) -> State | None:
 def state_of(engine: Engine, row: Row, options: Options) -> State:
     """The state that an image is, by its row."""
     document = document_of(engine, row)
-    layers = json.loads(row["layers"])
+    layers = engine.store.image_layers(row)
     if options.travels:
         _, _, complete = engine.catalog.completed(row)
         key = key_of("base", [str(layer.diff_id) for layer in complete])

@@ -100,13 +100,11 @@ def unpack_into(engine: Engine, image: Image, folder: str) -> None:
 
 def files_of(engine: Engine, image: Image) -> Iterator[bytes]:
     """A tar of all files of an image, packed by the worker."""
-    import json
-
     from nbhull.runtime.builder.materials import lowers
     from nbhull.runtime.images.layers import set_pipe_size
     from nbhull.runtime.launcher import wire
 
-    layers = json.loads(engine.catalog.find(image.id)["layers"])
+    layers = engine.store.image_layers(engine.catalog.find(image.id))
     if not layers:
         yield bytes(1024)
         return

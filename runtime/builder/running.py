@@ -100,7 +100,7 @@ class Running:
             },
             "step": sorted(self.mounts, key=lambda mount: str(mount["at"]).count("/")),
         }
-        self.engine.create_from(spec, record, layers, None, identity=self.id)
+        self.engine.create_from(spec, record, None, None, identity=self.id)
         self.exists = True
         self.engine.start(self.id)
 

@@ -100,7 +100,7 @@ def adopt(engine: Engine, image: Image) -> int:
     text = (engine.catalog.config(row).document.get("config") or {}).get("Labels", {}).get(LABEL)
     if text is None:
         raise InvalidInput(f"{image.name or image.id} has no steps of a build in it", "build it with --cache-to")
-    layers = list(reversed(json.loads(row["layers"])))
+    layers = list(reversed(engine.store.image_layers(row)))
     cache = Cache(engine.store)
     told = parse_label(text, len(layers))
     for key, number, created in told:

@@ -1,7 +1,7 @@
 """The images of a store: how they are named, what they are made of, and what nobody needs any more.
 
-An image is a row: its id (the hexadecimal digest of its configuration; a snapshot's is random), its layers, the newest
-first, and what containers need of its configuration (`record`). Names are tags, each of one image at a time.
+An image is a row: its id (the hexadecimal digest of its configuration; a snapshot's is random), its layers
+(`Store.layers`), and what containers need of its configuration (`record`). Names are tags, each of one image at a time.
 """
 
 from __future__ import annotations
@@ -89,15 +89,14 @@ class Catalog:
         names = [local_name(name) for name in names]
         with self.store.transaction():
             self.store.query(
-                "insert into images (id, parent, base, created, size, layers, record, config, manifest) "
-                "values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do update set "
+                "insert into images (id, parent, base, created, size, record, config, manifest) "
+                "values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do update set "
                 "manifest = coalesce(excluded.manifest, manifest)",
                 identity,
                 parent,
                 BASE,
                 time.time(),
                 sum(row.size for row in rows),
-                json.dumps(newest_first),
                 json.dumps(record),
                 digest,
                 manifest,
@@ -130,7 +129,7 @@ class Catalog:
                 "for an image that goes elsewhere, start from one that does: nbhull bootstrap debian:bookworm",
             )
         document = record["document"] if "document" in record else json.loads(self.blobs.read(record["source"]))
-        own = len(json.loads(row["layers"])) - len(record["foundation"])
+        own = len(list(self.store.chain(row["top"])))
         created = datetime.fromtimestamp(row["created"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         step = {
             "created": created,
@@ -157,7 +156,7 @@ class Catalog:
         """An image with all digests, made now where they are not: its row, configuration, and layers, the lowest
         first."""
         config = self.config(row)
-        layers = [self.layers.packed(identity) for identity in reversed(json.loads(row["layers"]))]
+        layers = [self.layers.packed(identity) for identity in reversed(self.store.image_layers(row))]
         if row["config"]:
             return row, config, layers
         document = dict(config.document)

@@ -73,7 +73,7 @@ def commit(engine: Engine, ref: str, name: str, changes: Sequence[str] = ()) -> 
     for command in stage.commands:
         state.apply(command, scope)
     document = {**document, "config": state.config, "rootfs": {"type": "layers", "diff_ids": []}}
-    return catalog.register(document, list(reversed(json.loads(row["layers"]))), [name], parent=snapshot.id)
+    return catalog.register(document, list(reversed(catalog.store.image_layers(row))), [name], parent=snapshot.id)
 
 
 def export(engine: Engine, ref: str, output: str) -> int:

@@ -74,14 +74,12 @@ def local_or_none(ref: str) -> str | None:
 
 def users_of(catalog: Catalog, row: Row) -> list[str]:
     """The containers that are made of an image, by their names, and the images made of containers of it."""
+    layers = set(catalog.store.image_layers(row))
     containers = [
         f"container {container['name']}"
         for container in catalog.store.query("select name, image, snapshot, record from containers")
         if container["snapshot"] == row["id"]
-        or (
-            json.loads(row["layers"])
-            and set(json.loads(row["layers"])) <= set(json.loads(container["record"])["layers"])
-        )
+        or (layers and layers <= set(catalog.store.container_layers(container)))
     ]
     return containers
 
@@ -114,15 +112,14 @@ def needed(catalog: Catalog, *, cache: bool = True) -> tuple[set[str], set[str]]
     store = catalog.store
     layers: set[str] = {row["layer"] for row in store.query("select layer from steps")} if cache else set()
     blobs: set[str] = set()
-    for row in store.query("select layers, config, manifest from images"):
-        layers.update(json.loads(row["layers"]))
+    layers |= store.needed_layers()
+    for row in store.query("select config, manifest from images"):
         blobs.update(digest for digest in (row["config"], row["manifest"]) if digest)
         if row["manifest"] and catalog.blobs.has(row["manifest"]):
             document = json.loads(catalog.blobs.read(row["manifest"]))
             blobs.update(layer["digest"] for layer in document.get("layers", []))
     for row in store.query("select record from containers union all select record from images"):
         record = json.loads(row["record"])
-        layers.update(record.get("layers", []))
         if "source" in record:
             blobs.add(record["source"])
     for row in store.query("select id, blob from layers where blob is not null"):
@@ -193,8 +190,8 @@ def usage(catalog: Catalog) -> list[Share]:
     store = catalog.store
     images = store.query(f"{IMAGES} from images")
     containers = store.query("select id, launcher, record from containers")
-    used = set().union(*(json.loads(row["record"])["layers"] for row in containers)) if containers else set()
-    layers = {identity for row in images for identity in json.loads(row["layers"])} | used
+    used = {layer for row in containers for layer in store.container_layers(row)}
+    layers = store.needed_layers()
     there = [f"layers/{name}" for name in sorted(layers) if os.path.isdir(store.path("layers", name))]
     idle = [path for path in there if path.removeprefix("layers/") not in used]
     _, blobs = needed(catalog)
@@ -233,7 +230,7 @@ def inspect(catalog: Catalog, ref: str) -> dict[str, Any]:
     """All that is known of an image, in the words of `docker image inspect`."""
     row = catalog.find(ref)
     record = json.loads(row["record"])
-    layers = list(reversed(json.loads(row["layers"])))
+    layers = list(reversed(catalog.store.image_layers(row)))
     facts: dict[str, Any] = {
         "Id": row["config"] if row["config"] == f"sha256:{row['id']}" else row["id"],
         "RepoTags": catalog.tags(row["id"]),
@@ -261,7 +258,7 @@ def inspect(catalog: Catalog, ref: str) -> dict[str, Any]:
 def history(catalog: Catalog, ref: str) -> list[dict[str, Any]]:
     """How an image came to be, the newest step first: `created`, `created_by`, `comment`, `size` in bytes."""
     row = catalog.find(ref)
-    layers = [catalog.layers.get(layer) for layer in reversed(json.loads(row["layers"]))]
+    layers = [catalog.layers.get(layer) for layer in reversed(catalog.store.image_layers(row))]
     steps: list[dict[str, Any]] = []
     recorded = [] if row["base"] != BASE else catalog.config(row).document.get("history") or []
     left = list(layers)

@@ -7,15 +7,15 @@ import stat
 
 from nbhull.runtime.files import remove_tree
 from nbhull.runtime.launcher.copying import copy_attributes
-from nbhull.runtime.snapshots.chains import UNDER
+from nbhull.runtime.snapshots.chains import SPAN, UNDER
 
 OPAQUE = "user.overlay.opaque"
 
 
-def flatten(folders: list[str], target: str, keys: list[str]) -> None:
+def flatten(folders: list[str], target: str, keys: list[str], span: str) -> None:
     """Merge layers (paths, the newest first) into a new one, part by part; does nothing if another process does so.
 
-    What they hide of lower layers stays hidden. Raises OSError."""
+    What they hide of lower layers stays hidden. `span`: what is written down of it. Raises OSError."""
     part = f"{target}.part"
     try:
         os.mkdir(part, 0o700)
@@ -28,6 +28,8 @@ def flatten(folders: list[str], target: str, keys: list[str]) -> None:
                 if os.path.isdir(f"{folder}/{key}"):
                     merge(f"{folder}/{key}", f"{part}/{key}")
             back_whiteouts(f"{part}/{key}", f"{part}/{UNDER}/{key}")
+        with open(f"{part}/{SPAN}", "x") as file:
+            file.write(span)
         os.rename(part, target)
     except BaseException:
         remove_tree(part)

@@ -370,7 +370,7 @@ class Holder:
         folders = [self.stage.path(folder) for folder in request["folders"]]
 
         def work() -> None:
-            flatten.flatten(folders, self.stage.path(request["target"]), request["keys"])
+            flatten.flatten(folders, self.stage.path(request["target"]), request["keys"], request["span"])
             wire.send_answer(channel, "done")
 
         in_child(channel, work)

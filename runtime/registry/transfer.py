@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -224,8 +223,8 @@ def origins(catalog: Catalog, row: Row, reference: Reference) -> dict[str, list[
         repository = other["repository"]
         if not repository.startswith(prefix) or repository == reference.repository:
             continue
-        for image in catalog.store.query("select layers from images where id = ?", other["image"]):
-            for identity in json.loads(image["layers"]):
+        for image in catalog.store.query("select top, record from images where id = ?", other["image"]):
+            for identity in catalog.store.image_layers(image):
                 if blob := catalog.layers.get(identity).blob:
                     found.setdefault(blob, []).append(repository.removeprefix(prefix))
     return found

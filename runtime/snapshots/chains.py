@@ -1,18 +1,21 @@
-"""Long chains of layers kept short: every so often, those of a chain are merged into one folder that stands for them.
+"""Long chains of layers kept short: every so often, the newest of a chain are merged into one folder for them.
 
-`flat/ID/KEY` is what the layer ID and all snapshots' layers below it come to, made of hard links, so its bytes are the
+`flat/ID/KEY` is what the layer ID and some of those below it come to, made of hard links, so its bytes are the
 layers' own. Containers are mounted on it; the snapshots stay what they are. overlayfs takes 500 layers at most, and
-looks a name that does not exist up in each.
+looks a name that does not exist up in each, so a container has a few single layers, below them one folder for the last
+dozens, which is made anew with every few layers more, and one for all before, which takes that one in when it stands
+for many.
 """
 
 from __future__ import annotations
 
 import os
 
-from nbhull.runtime.lean import loads
+from nbhull.runtime.lean import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from nbhull.runtime.launcher.client import Client
@@ -22,54 +25,117 @@ FOLDER = "flat"
 UNDER = "under"
 """in a merged folder, to be mounted right below it: the folders, empty, in which it has whiteouts. overlayfs looks for
 whiteouts only in folders that several layers have, and would else list them as files"""
-LENGTH = 24
-"""layers above the last merged folder, after which the next one is made"""
+SPAN = "span"
+"""in a merged folder: how many layers it stands for, and the layer on which it lies; it lies on none without"""
+SINGLE = 3
+"""layers that are merged at a time"""
+MANY = 64
+"""layers of a merged folder, from which on it is merged with the one of all before it"""
 LONGEST = 200
-"""layers above it, after which one waits for it"""
+"""single layers after which a snapshot waits for them to be merged"""
 
 
-def folders(store: Store, layers: list[str], foundation: list[str]) -> list[str]:
-    """The folders, relative to the store, that a chain of layers (the newest first) is mounted as; `foundation`: those
-    at its end that are an image's own."""
-    own = layers[: len(layers) - len(foundation)]
-    for index, layer in enumerate(own):
-        if os.path.isdir(store.path(FOLDER, layer)):
-            above, below = ([f"layers/{one}" for one in part] for part in (own[:index], foundation))
-            merged = f"{FOLDER}/{layer}"
-            under = [f"{merged}/{UNDER}"] if os.path.isdir(store.path(merged, UNDER)) else []
-            return [*above, merged, *under, *below]
-    return [f"layers/{layer}" for layer in layers]
+class Run:
+    """A part of a chain that is mounted as one."""
+
+    def __init__(self, parts: list[str], count: int, below: str | None) -> None:
+        self.parts = parts
+        """folders, relative to the store"""
+        self.count = count
+        """of layers that it stands for"""
+        self.below = below
+        """the layer on which it lies"""
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether it is a merged folder."""
+        return self.parts[0].startswith(f"{FOLDER}/")
+
+
+def runs(store: Store, top: str | None) -> Iterator[Run]:
+    """The parts of a chain, the newest first."""
+    layer = top
+    while layer is not None:
+        run = merged(store, layer)
+        if run is None:
+            (row,) = store.query("select below from layers where id = ?", layer)
+            run = Run([f"layers/{layer}"], 1, row["below"])
+        yield run
+        layer = run.below
+
+
+def merged(store: Store, layer: str) -> Run | None:
+    """What stands for a layer and some below it, if there is something."""
+    folder = f"{FOLDER}/{layer}"
+    if not os.path.isdir(store.path(folder)):
+        return None
+    count, below = MANY, None
+    if os.path.exists(store.path(folder, SPAN)):
+        with open(store.path(folder, SPAN)) as file:
+            count, below = loads(file.read())
+    under = [f"{folder}/{UNDER}"] if os.path.isdir(store.path(folder, UNDER)) else []
+    return Run([folder, *under], count, below)
+
+
+def folders(store: Store, top: str | None, foundation: list[str]) -> list[str]:
+    """The folders, relative to the store, that the chain of layers from `top` on is mounted as, the newest first;
+    `foundation`: the image's own layers below it."""
+    found = [part for run in runs(store, top) for part in run.parts]
+    return [*found, *(f"layers/{layer}" for layer in foundation)]
 
 
 def keep_short(store: Store, launcher: Client | None, record: dict[str, Any], keys: list[str]) -> None:
     """Have a container's chain merged in the background, where it has become long."""
     if launcher is None:
         return
-    layers, foundation = record["layers"], record.get("foundation", [])
-    parts = folders(store, layers, foundation)
-    above = parts[: len(parts) - len(foundation)]
-    if len(above) <= LENGTH or above[0].startswith(f"{FOLDER}/"):
+    above = list(runs(store, record["top"]))
+    single = next((number for number, run in enumerate(above) if run.is_merged), len(above))
+    if single < SINGLE:
         return
+    chosen = above[:single]
+    for run in above[single:]:
+        if run.count >= MANY > sum(one.count for one in chosen):
+            break
+        chosen.append(run)
     os.makedirs(store.path(FOLDER), 0o700, exist_ok=True)
     drop_unneeded(store, launcher)
-    channel = launcher.open("flatten", target=f"{FOLDER}/{layers[0]}", folders=above, keys=keys)
+    channel = launcher.open(
+        "flatten",
+        target=f"{FOLDER}/{record['top']}",
+        folders=[part for run in chosen for part in run.parts],
+        keys=keys,
+        span=dumps([sum(run.count for run in chosen), chosen[-1].below]),
+    )
     with channel:
-        if len(above) > LONGEST:
+        if single > LONGEST:
             from nbhull.runtime.launcher import wire
 
             wire.receive_answer(channel)
 
 
+def note_mounted(store: Store, identity: str, parts: Iterable[dict[str, Any]]) -> None:
+    """Write down which merged folders a container is mounted on now, so that they stay."""
+    text = dumps(merged_in(parts))
+    store.query("update containers set record = json_set(record, '$.flat', json(?)) where id = ?", text, identity)
+
+
+def merged_in(parts: Iterable[dict[str, Any]]) -> list[str]:
+    """The merged folders among those of the parts of a container."""
+    return sorted(
+        {lower.split("/")[1] for part in parts for lower in part["lowers"] if lower.startswith(f"{FOLDER}/")}
+    )
+
+
 def drop_unneeded(store: Store, launcher: Client) -> None:
-    """Delete merged folders whose layer no image and no container names any more."""
-    there = {name for name in os.listdir(store.path(FOLDER)) if not name.endswith(".part")}
-    # The newest first: mostly one chain has them all, and each row of a long one is long.
-    for image in store.query("select id from images order by created desc") if there else ():
-        for row in store.query("select layers from images where id = ?", image["id"]):
-            there -= set(loads(row["layers"]))
-        if not there:
-            return
+    """Delete merged folders whose layer is gone, and small ones that no container is mounted on, or would be."""
+    needed: set[str] = set()
     for row in store.query("select record from containers"):
-        there -= set(loads(row["record"])["layers"])
-    for name in there:
-        launcher.request("delete", path=f"{FOLDER}/{name}")
+        record = loads(row["record"])
+        needed.update(record.get("flat", []))
+        needed.update(part.split("/")[1] for run in runs(store, record["top"]) if run.is_merged for part in run.parts)
+    for name in os.listdir(store.path(FOLDER)):
+        if name in needed or name.endswith(".part"):
+            continue
+        run = merged(store, name)
+        if (run is not None and run.count < MANY) or not store.query("select 1 from layers where id = ?", name):
+            launcher.open("delete", path=f"{FOLDER}/{name}").close()  # nobody waits for it

@@ -92,8 +92,9 @@ class Side:
             return
         row = find(engine, ref)
         self.record = json.loads(row["record"])
-        layers = json.loads(row["layers"]) if "layers" in row.keys() else self.record["layers"]  # noqa: SIM118
-        if "launcher" in row.keys():  # noqa: SIM118  # a Row is no dictionary
+        is_container = "launcher" in row.keys()  # noqa: SIM118  # a Row is no dictionary
+        layers = engine.store.container_layers(row) if is_container else engine.store.image_layers(row)
+        if is_container:
             own = generations.own(engine.store, row["id"], self.record)
             self.files = f"containers/{row['id']}/files"
             self.folders = [generations.folder(row["id"], number) for number in reversed(own)]
@@ -164,8 +165,9 @@ class Comparer:
         names = [folder.removeprefix("layers/") for folder in self.shared]
         if any("/" in name for name in names):
             return self.shared  # generations of one container
-        foundation = self.record.get("foundation", [])
-        return chains.folders(self.store, names, [layer for layer in foundation if layer in names])
+        foundation = [layer for layer in self.record.get("foundation", []) if layer in names]
+        top = names[0] if len(names) > len(foundation) else None
+        return chains.folders(self.store, top, foundation)
 
     def folders(self, folders: list[str], key: str) -> list[str]:
         """Those that have the part."""

@@ -23,7 +23,7 @@ def prune(store: Store, launcher: Client) -> list[str]:
     held = set()
     for row in store.query("select snapshot, record from containers"):
         held |= {row["snapshot"], loads(row["record"]).get("undo")}
-    rows = store.query("select id, size, layers from images where auto != '' and pinned = 0 order by created desc")
+    rows = store.query("select id, size, top from images where auto != '' and pinned = 0 order by created desc")
     total, gone = 0, []
     for number, row in enumerate(rows):
         total += max(row["size"], 0)
@@ -31,7 +31,7 @@ def prune(store: Store, launcher: Client) -> list[str]:
             gone.append(row)
     for row in gone:
         forget(store, row["id"])
-    for layer in unneeded(store, {layer for row in gone for layer in loads(row["layers"])}):
+    for layer in unneeded(store, [row["top"] for row in gone]):
         store.query("delete from layers where id = ?", layer)
         if os.path.isdir(store.path("layers", layer)):
             launcher.open("delete", path=f"layers/{layer}").close()  # nobody waits for it
@@ -60,11 +60,13 @@ def forget(store: Store, identity: str) -> None:
             store.query(statement, identity)
 
 
-def unneeded(store: Store, layers: set[str]) -> set[str]:
-    """Those of some layers that no image and no container has."""
-    left = set(layers)
-    for row in store.query("select layers from images") if left else ():
-        left -= set(loads(row["layers"]))
-    for row in store.query("select record from containers") if left else ():
-        left -= set(loads(row["record"])["layers"])
-    return left
+def unneeded(store: Store, tops: list[str]) -> set[str]:
+    """The layers of chains that no image and no container has."""
+    needed = store.needed_layers() if tops else set()
+    found: set[str] = set()
+    for top in tops:
+        for layer in store.chain(top):
+            if layer in needed or layer in found:
+                break  # and so are those below it
+            found.add(layer)
+    return found

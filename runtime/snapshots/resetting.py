@@ -10,7 +10,7 @@ from nbhull.runtime.errors import Conflict, ContainerLost, HullError, LauncherLo
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.model import HOST_IMAGE
 from nbhull.runtime.running import holds
-from nbhull.runtime.snapshots import generations, journal, keeping, taking
+from nbhull.runtime.snapshots import chains, generations, journal, keeping, taking
 from nbhull.runtime.snapshots.taking import Taking
 
 TYPE_CHECKING = False
@@ -46,10 +46,11 @@ def undo(engine: Engine, ref: str, keep: Collection[int] = ()) -> None:
         put_back(engine, row, *target_of(engine, row, record["undo"]), keep)
 
 
-def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, list[str]]:
-    """The snapshot's id and its layers. Raises NotFound, and Conflict for one of another environment."""
+def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, str | None]:
+    """The snapshot's id and the newest of its layers; None for the image itself. Raises NotFound, and Conflict for one
+    of another environment."""
     if name == HOST_IMAGE or (name is None and row["snapshot"] is None):
-        return None, json.loads(row["record"]).get("foundation", [])
+        return None, None
     image = engine.store.find("images", name or row["snapshot"], "image")
     record, theirs = json.loads(row["record"]), json.loads(image["record"])
     if not composition.is_same_base(theirs, record):
@@ -58,13 +59,13 @@ def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, l
             f"{theirs['environment'] or 'of an image'!r}",
             "start a new container from it",
         )
-    return image["id"], json.loads(image["layers"])
+    return image["id"], image["top"]
 
 
 def put_back(
-    engine: Engine, row: Row, snapshot: str | None, layers: list[str], keep: Collection[int] = ()
+    engine: Engine, row: Row, snapshot: str | None, top: str | None, keep: Collection[int] = ()
 ) -> None:
-    """End all processes (but those of `keep`), keep what there is, and begin anew on those layers.
+    """End all processes (but those of `keep`), keep what there is, and begin anew on the layers from `top` on.
 
     Should this process die on the way, the container has stopped, and is on one side or the other."""
     launcher = engine.launcher_of(row) if holds(row["launcher"], row["id"]) else None
@@ -79,7 +80,7 @@ def put_back(
     generations.make(
         engine.store.path("containers", row["id"]), discarded.next, composition.keys(discarded.record)
     )
-    record = {**discarded.record, "layers": layers, "first": discarded.next, "undo": undo_to}
+    record = {**discarded.record, "top": top, "first": discarded.next, "undo": undo_to}
     if undo_to == discarded.image:
         name = f"{row['name'][:100]}-before-{discarded.image[:6]}"
         discarded.register({"name": name, "auto": RESET}, record=record, snapshot=snapshot)
@@ -104,13 +105,14 @@ def move(
 ) -> bool:
     """Put those processes that were kept on new files, which are the generation `number` of a container; false if
     that cannot be."""
-    parts = composition.writable_parts(engine.store, identity, record, record["layers"], [number])
+    parts = composition.writable_parts(engine.store, identity, record, record["top"], [number])
     try:
         fields = taking.move(launcher, identity, parts, number, keep)
     except HullError as error:
         if isinstance(error, LauncherLost) and not isinstance(error, ContainerLost):
             raise
         return False  # the container is started anew, which nobody can miss: what was kept has gone
+    chains.note_mounted(engine.store, identity, parts)
     return not fields["problem"]
 
 
@@ -131,8 +133,7 @@ class Discarded(Taking):
         """The image that the container is just like, if nothing was written since: then there is nothing to keep."""
         if not all(generations.is_empty(self.store, self.id, number) for number in self.own):
             return None
-        layers: list[str] = self.record["layers"]
-        if layers == self.record.get("foundation", []):
+        if self.record["top"] is None:
             return HOST_IMAGE
-        found = self.store.query("select id from images where layers = ?", json.dumps(layers))
+        found = self.store.query("select id from images where top = ?", self.record["top"])
         return str(found[0]["id"]) if found else None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_SIZE = -1
 """of a layer that nobody has measured yet, which takes as long as it has files"""
-OF_CONTAINER = ("layers", "hostname", "first", "undo", "volumes")
+OF_CONTAINER = ("top", "flat", "hostname", "first", "undo", "volumes")
 """what a container's record has that its snapshots' do not"""
 MOVED, COPIED = "moved", "copied"
 
@@ -54,11 +54,12 @@ class Taking:
         if self.launcher is None:
             return
         parts = composition.writable_parts(
-            self.store, self.id, self.record, self.record["layers"], [*self.own, self.next]
+            self.store, self.id, self.record, self.record["top"], [*self.own, self.next]
         )
         try:
             fields = move(self.launcher, self.id, parts, self.next, asleep)
             self.reason = fields["problem"]
+            self.record[chains.FOLDER] = chains.merged_in(parts)
         except LauncherLost:
             raise
         except HullError as error:
@@ -87,25 +88,28 @@ class Taking:
         """Let the index, and then the folders, say so. `row`: the image's, but for what is known here;
         `container`: what else changes in its own row."""
         *older, newest = self.own
-        layers = {os.urandom(6).hex(): number for number in older}
-        below = [*reversed(layers), *self.record["layers"]]
-        whole = [self.image, *below]
-        record = {**self.record, "layers": below, "first": newest}
+        generations_of = {os.urandom(6).hex(): number for number in older}
+        layers: dict[str, str | None] = {}  # what each new one lies on
+        below: str | None = self.record["top"]
+        for layer in generations_of:
+            layers[layer], below = below, layer
+        layers[self.image] = below
+        record = {**self.record, "top": below, "first": newest}
         if self.road == MOVED:
-            layers[self.image] = newest
-            record = {**self.record, "layers": whole, "first": self.next}
+            generations_of[self.image] = newest
+            record = {**self.record, "top": self.image, "first": self.next}
         image = {
             "id": self.image,
             "parent": self.row["snapshot"],
             "base": self.record["base"],
             "size": UNKNOWN_SIZE,
-            "layers": whole,
+            "top": self.image,
             "record": {key: value for key, value in self.record.items() if key not in OF_CONTAINER},
             **row,
         }
-        journal.note(self.store, self.id, self.image, layers)
+        journal.note(self.store, self.id, self.image, generations_of)
         with self.store.transaction():
-            self.store.add_image(image)
+            self.store.add_image(image, layers)
             self.store.update_container(self.id, **{"record": record, "snapshot": self.image, **container})
         journal.finish(self.store, self.id)
 

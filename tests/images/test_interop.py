@@ -184,7 +184,7 @@ def tree_of(where: str, *, changed: bool = False, inside: list[str] | None = Non
 
 def tree_in(catalog: Catalog, name: str) -> Tree:
     """What an image of the store has."""
-    lowers = [f"layers/{identity}/root" for identity in json.loads(catalog.find(name)["layers"])]
+    lowers = [f"layers/{identity}/root" for identity in catalog.store.image_layers(catalog.find(name))]
     with os.fdopen(os.memfd_create("merged"), "w+b") as output:
         catalog.workshop.ask("merge", [output.fileno()], lowers=lowers, epoch=None, compression="none")
         output.seek(0)

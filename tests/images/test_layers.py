@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import os
 import struct
 import tarfile
@@ -30,8 +29,7 @@ FAR = "2001-02-03"
 
 def image(catalog: Catalog, *layers: str, **settings: object) -> str:
     """An image of layers, the lowest first."""
-    ids = [catalog.store.find("images", "small", "image")["layers"]]
-    below = [identity for text in ids for identity in reversed(json.loads(text))]
+    below = reversed(catalog.store.image_layers(catalog.store.find("images", "small", "image")))
     return catalog.register(make_config(settings, [], [], f"{FAR}T00:00:00Z"), [*below, *layers]).id
 
 

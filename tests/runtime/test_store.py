@@ -20,6 +20,10 @@ create table containers (
     launcher text not null, snapshot text, spec text not null, record text not null
 ) strict;
 insert into images values ('ab12', 'old', null, 'host', 1.5, 7, '["ab12"]', '{}');
+insert into images values ('cd34', 'newer', 'ab12', 'host', 2.5, 8, '["cd34", "ab12"]', '{}');
+insert into images values ('ef56', 'above', null, 'oci', 3.5, 9, '["ef56", "dd"]', '{"foundation": ["dd"]}');
+insert into containers values ('11', 'box', 'host', 4.5, '', 'cd34', '{}', '{"layers": ["cd34", "ab12"], "first": 3}');
+insert into containers values ('22', 'new', 'host', 5.5, '', null, '{}', '{"layers": [], "first": 1}');
 pragma user_version = 1;
 """
 
@@ -40,6 +44,13 @@ def test_an_index_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> N
     try:
         row = migrated.find("images", "old", "image")
         assert (row["id"], row["size"], row["note"], row["pinned"], row["auto"]) == ("ab12", 7, "", 0, "")
+        assert list(migrated.chain(row["top"])) == ["ab12"]
+        assert migrated.image_layers(migrated.find("images", "newer", "image")) == ["cd34", "ab12"]
+        above = migrated.find("images", "above", "image")
+        assert (above["top"], migrated.image_layers(above)) == ("ef56", ["ef56", "dd"])
+        records = [row["record"] for row in migrated.query("select record from containers order by id")]
+        assert records == ['{"first":3,"top":"cd34"}', '{"first":1,"top":null}']
+        assert migrated.needed_layers() == {"ab12", "cd34", "ef56", "dd"}
         assert migrated.user_version() == new.user_version() == VERSION
         for table in ("images", "containers"):
             assert columns(migrated, table) == columns(new, table)

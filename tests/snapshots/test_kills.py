@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -114,9 +113,7 @@ def whole(engine: Engine) -> None:
     for image in engine.images():
         if image.id != "host":
             assert Box(engine, ContainerSpec(image=image.id)).out("cat /root/base") == "base"
-    rows = engine.store.query("select layers from images")
-    layers = {layer for row in rows for layer in json.loads(row["layers"])}
-    assert set(os.listdir(engine.store.path("layers"))) == layers
+    assert set(os.listdir(engine.store.path("layers"))) == engine.store.needed_layers()
     assert os.listdir(engine.store.path("journal")) == []
 
 

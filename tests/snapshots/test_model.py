@@ -171,7 +171,7 @@ class Model(RuleBasedStateMachine):
         try:
             upkeep.remove(self.engine.catalog, target)
         except Conflict:
-            below = json.loads(self.engine.row(self.box.id)["record"])["layers"]
+            below = self.engine.store.container_layers(self.engine.row(self.box.id))
             assert target in below or self.stands_on == target
             return
         assert self.stands_on != target
