@@ -38,7 +38,7 @@ def layer_of(catalog: Catalog) -> Iterator[Callable[[bytes], str]]:
 
     yield make
     for identity in made:
-        for row in catalog.store.query("select id from images where layers like ?", f"%{identity}%"):
+        for row in catalog.store.query("select id from images where record like ?", f"%{identity}%"):
             catalog.store.query("delete from images where id = ?", row["id"])
         catalog.layers.remove(identity)
 
