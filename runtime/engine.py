@@ -268,8 +268,7 @@ class Engine:
             self.store, row["id"], spec, record, record["top"], socket_folder(launcher.folder, row["id"])
         )
         if len(own := generations.own(self.store, row["id"], record)) > 1:  # something was killed
-            folders = [generations.folder(row["id"], number) for number in reversed(own)]
-            launcher.request("separate", folders=folders)
+            launcher.request("separate", folders=[generations.folder(row["id"], one) for one in reversed(own)])
         try:
             launcher.request(
                 "start",
@@ -287,8 +286,7 @@ class Engine:
                 raise client.explained(error) from error
             raise
         self.store.update_container(row["id"], launcher=launcher.folder)
-        overlays = [plan["root"], *(mount for mount in plan["mounts"] if mount["kind"] == "overlay")]
-        chains.note_mounted(self.store, row["id"], overlays)
+        chains.note_mounted(self.store, row["id"], [plan["root"], *plan["mounts"]])
         return (connected.notice,) if connected.notice else ()
 
     def spawn(self, ref: str, spec: ProcessSpec, stdio: Sequence[int] = ()) -> Process:

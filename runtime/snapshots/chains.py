@@ -120,9 +120,9 @@ def note_mounted(store: Store, identity: str, parts: Iterable[dict[str, Any]]) -
 
 
 def merged_in(parts: Iterable[dict[str, Any]]) -> list[str]:
-    """The merged folders among those of the parts of a container."""
+    """The merged folders among those that a container's mounts are made of."""
     return sorted(
-        {lower.split("/")[1] for part in parts for lower in part["lowers"] if lower.startswith(f"{FOLDER}/")}
+        {lower.split("/")[1] for part in parts for lower in part.get("lowers", ()) if lower.startswith(f"{FOLDER}/")}
     )
 
 
