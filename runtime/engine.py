@@ -219,6 +219,10 @@ class Engine:
         if not exists:
             os.mkdir(folder, 0o700)
         try:
+            if not exists and spec.limits.has_quota():
+                from nbhull.runtime import projects
+
+                projects.assign(folder)
             generations.make(folder, generations.FIRST, composition.keys(record))
             composition.make_mountpoints(f"{folder}/mountpoints", targets)
             composition.make_files(f"{folder}/files", record, hostname, identity)
@@ -409,6 +413,10 @@ class Engine:
             self.stop(row["id"], 0)
         with journal.locked(self.store, row["id"]):
             row = self.row(row["id"])  # another one may have removed it meanwhile, and is deleting its files
+            if spec_of(row).limits.has_quota():
+                from nbhull.runtime import projects
+
+                projects.release(self.store.path("containers", row["id"]))
             self.store.query("delete from containers where id = ?", row["id"])
         if row["launcher"]:
             # A launcher of one command has nobody else to serve while it deletes.

@@ -73,6 +73,10 @@ class Limits(Record):
                     "give the sum of memory and swap",
                 )
 
+    def has_quota(self) -> bool:
+        """Whether the container's own files are limited."""
+        return self.disk is not None or self.inodes is not None
+
     def given(self) -> dict[str, Any]:
         """The limits that are set, as plain data."""
         return {name: value for name, value in self.to_dict().items() if value not in (None, [])}

@@ -195,8 +195,10 @@ class Usage(Record):
     """bytes from block devices"""
     io_written: int | None = None
     disk: int | None = None
-    """bytes of its own files, where a quota has them measured"""
+    """bytes of its own files, where they have a quota"""
     disk_limit: int | None = None
+    disk_project: int | None = None
+    """the file system's project that keeps the quota; None where the files are measured"""
     inodes: int | None = None
     oom_kills: int | None = None
     """processes killed for lack of memory"""

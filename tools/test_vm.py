@@ -34,10 +34,11 @@ USER = "tester"
 TESTS = [
     "tests/runtime/test_limits.py",
     "tests/doctor/test_works.py",
+    "tests/runtime/test_project_quotas.py",
     "-k",
-    "counted_and_outlive or cannot_be_left or programs_see_as_many or run_says or swap_are_set or limits_can_be_set",
+    "project_quotas or counted_and_outlive or cannot_be_left or programs_see_as_many or run_says or swap_are_set or limits_can_be_set",
 ]
-"""those of limits that make containers; software emulation has no time for all"""
+"""those of limits that make containers, and of project quotas; software emulation has no time for all"""
 PATIENCE = 900
 """seconds for the whole machine's life; software emulation is some thirty times slower than the processor"""
 

@@ -14,6 +14,7 @@ PROBES: tuple[Callable[[], Finding], ...] = (
     storage.probe_store,
     storage.probe_overlay,
     storage.probe_idmapped_mounts,
+    storage.probe_quotas,
     resources.probe_cgroups,
     namespaces.probe_seccomp,
     resources.probe_network,

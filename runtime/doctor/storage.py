@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nbhull.runtime import usermap
+from nbhull.runtime import projects, usermap
 from nbhull.runtime.doctor import mending
 from nbhull.runtime.doctor.attempt import Outcome, attempt
 from nbhull.runtime.doctor.findings import Finding
@@ -77,6 +77,14 @@ def probe_overlay() -> Finding:
         )
     mend = mend_of(outcome) if outcome.call else mending.another_store()
     return Finding("overlay", "no", outcome.message + (f": {outcome.hint}" if outcome.hint else ""), mend)
+
+
+def probe_quotas() -> Finding:
+    """By what a container's own files can be kept to a quota."""
+    reason = projects.refusal(existing_ancestor(default_home()))
+    if not reason:
+        return Finding("disk quotas", "yes", "by the file system's project quotas")
+    return Finding("disk quotas", "yes", f"measured by nbhull: {reason}")
 
 
 def use_overlay(folder: str) -> str:

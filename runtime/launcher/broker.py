@@ -21,6 +21,7 @@ from nbhull.runtime.launcher.connection import FORWARDING, Connections
 from nbhull.runtime.launcher.entering import become_holder
 from nbhull.runtime.launcher.limiter import LATER, Limiter
 from nbhull.runtime.launcher.nodes import make_device
+from nbhull.runtime.launcher.quota import GLANCE
 from nbhull.runtime.lean import Socket, signal, socket
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.model import ContainerSpec
@@ -139,11 +140,14 @@ class Launcher:
         """Wait for one event and handle it; False when the server or the holder has gone."""
         limiter = self.limiter
         wants_spare = self.keep_spare and not self.is_prepared()
-        looks = limiter.later or limiter.quotas.by_name
-        events = self.poll.poll(LATER[0] if looks else IDLE if wants_spare else None)
+        looks = limiter.later or limiter.quotas.kept
+        wait = LATER[0] if looks else IDLE if wants_spare else None
+        events = self.poll.poll(1000 * GLANCE if limiter.quotas.by_name else wait)
         limiter.tell_later()
         for name in limiter.quotas.due():
             self.measure(name)
+        for name in limiter.quotas.filled():
+            limiter.write_events(name)
         if not events and wants_spare:
             self.prepare()
         for fd, _ in events:

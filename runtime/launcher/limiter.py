@@ -74,7 +74,7 @@ class Limiter:
                 os.read(fd, 4096)  # what was before does not count
             self.watched[fd] = name
             self.poll.register(fd, events)
-        self.quotas.add(name, limits.get("disk"), limits.get("inodes"))
+        self.quotas.add(name, f"{self.store}/containers/{name}", limits.get("disk"), limits.get("inodes"))
         request["processes"] = 0 if "pids" in group.places else DEFAULT_PIDS
         request["cores"] = self.cores.choose(name, limits)
         request["views"] = cores.views(request["cores"]) if request["cores"] else {}
@@ -109,8 +109,9 @@ class Limiter:
 
     def usage(self, name: str) -> dict[str, float]:
         """What a container uses, and how often it has met its limits."""
+        used = self.quotas.usage(name)
         self.write_events(name)
-        return {**self.groups[name].usage(), **self.events(name), **self.quotas.usage(name)}
+        return {**used, **self.groups[name].usage(), **self.events(name)}
 
     def events(self, name: str) -> dict[str, int]:
         """How often a container has met its limits."""

@@ -9,6 +9,7 @@ from nbhull.runtime import composition
 from nbhull.runtime.errors import Conflict, ContainerLost, HullError, LauncherLost, NotFound
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.model import HOST_IMAGE
+from nbhull.runtime.rows import spec_of
 from nbhull.runtime.running import holds
 from nbhull.runtime.snapshots import chains, generations, journal, keeping, taking
 from nbhull.runtime.snapshots.taking import Taking
@@ -77,6 +78,10 @@ def put_back(
     undo_to = discarded.same_image()
     if undo_to is None:
         undo_to = discarded.image
+    if spec_of(row).limits.has_quota():
+        from nbhull.runtime import projects
+
+        projects.renew(engine.store.path("containers", row["id"]))
     generations.make(
         engine.store.path("containers", row["id"]), discarded.next, composition.keys(discarded.record)
     )

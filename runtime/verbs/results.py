@@ -245,6 +245,11 @@ def container_fields(container: Container, usage: Usage, now: float) -> Fields:
         ("cpus", f"{spec.limits.cpus:g}" if spec.limits.cpus else "no limit"),
         ("network", spec.network or "nat, where it can be had"),
     ]
+    if usage.disk is not None:
+        means = f"by the file system's project {usage.disk_project}" if usage.disk_project else "measured"
+        limit = human_size(usage.disk_limit) if usage.disk_limit else f"{spec.limits.inodes} files"
+        used = human_size(usage.disk) if usage.disk_limit else f"{usage.inodes} files"
+        fields.append(("disk quota", f"{used} of {limit}, {means}"))
     fields += [("mount", m.target + (" (read-only)" if m.read_only else "")) for m in spec.mounts]
     item = container_data(container) | {
         "usage": {
@@ -254,6 +259,10 @@ def container_fields(container: Container, usage: Usage, now: float) -> Fields:
             "pids_limit": usage.pids_limit,
             "cpu_seconds": usage.cpu_seconds,
             "oom_kills": usage.oom_kills,
+            "disk": usage.disk,
+            "disk_limit": usage.disk_limit,
+            "disk_project": usage.disk_project,
+            "inodes": usage.inodes,
         }
     }
     return Fields(fields, item)

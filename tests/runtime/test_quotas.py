@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from nbhull.runtime import projects
 from nbhull.runtime.limits import Limits
 from nbhull.runtime.model import ProcessSpec
+from nbhull.runtime.verbs.results import container_fields
 from support.boxes import Box
 from support.waiting import eventually
 
@@ -61,3 +63,7 @@ def test_within_its_quota_a_container_notices_nothing(make_box: Callable[..., Bo
     box.out("head -c 10000000 /dev/zero > /root/file")
     eventually(lambda: (box.engine.usage(box.id).disk or 0) >= 10_000_000, "it is measured")
     assert box.engine.events(box.id) == {}
+    # how it is kept is said
+    told = container_fields(box.container, box.engine.usage(box.id), 0.0)
+    assert dict(told.fields)["disk quota"].endswith(" of 100 MiB, measured")
+    assert projects.refusal(box.engine.store.home)

@@ -113,6 +113,14 @@ def _lacks_nat() -> str | None:
     return _lacks_program("pasta")
 
 
+QUOTAS = "NBHULL_TEST_QUOTAS"
+"""a variable that names a folder whose file system has project quotas"""
+
+
+def _lacks_project_quotas() -> str | None:
+    return None if QUOTAS in os.environ else f"no file system with project quotas is named by {QUOTAS}"
+
+
 CONTROLLERS = ("memory", "pids", "cpu", "cpuset", "io")
 PROGRAMS = (
     "Rscript", "buildah", "busybox", "bwrap", "chromium", "docker-registry", "dockerd", "git", "htpasswd", "mmdebstrap",
@@ -124,6 +132,7 @@ ABILITIES: dict[str, Callable[[], str | None]] = {
     "userns": _lacks_userns,
     "libseccomp": _lacks_libseccomp,
     "nat": _lacks_nat,
+    "project-quotas": _lacks_project_quotas,
     **{
         f"cgroup-{name}": functools.partial(_lacks_cgroup, name)
         for name in CONTROLLERS
@@ -146,4 +155,6 @@ def runs_able(ability: str) -> set[str]:
         return {"root"}
     if ability == "subuid":
         return {"root", "user"}
+    if ability == "project-quotas" and QUOTAS not in os.environ:
+        return set()  # few kernels and file systems have them; the virtual machine does
     return set(RUNS)
