@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -25,6 +25,7 @@ from nbhull.runtime.limits import Limits
 from nbhull.runtime.model import HOST_IMAGE, Mount, parse_name
 
 NO_LIMITS = Limits()
+NOTHING_ELSE: Mapping[str, Any] = {}
 PROVISIONER = "container-provisioner"
 LOGOS = ("logo-32x32.png", "logo-64x64.png", "logo-svg.svg")
 UNKNOWN_PYTHON: dict[str, Any] = {
@@ -56,12 +57,14 @@ def install(
     limits: Limits = NO_LIMITS,
     network: str | None = None,
     mounts: Sequence[Mount] = (),
+    confinement: Mapping[str, Any] = NOTHING_ELSE,
     prefix: str | None = None,
     user: bool = False,
     sys_prefix: bool = False,
 ) -> str:
     """Install a kernelspec, and give its folder back. One of the same name is replaced.
 
+    `confinement`: what its processes may do, in the keys and texts of a kernelspec (`kernel.config`).
     `prefix` (a folder), `user` and `sys_prefix` say where; without any of them it is the Python
     environment of nbhull if that may be written, else the user's own folder. Raises InvalidInput,
     NotFound where the image `host` has no such kernelspec, and Conflict if it cannot be written.
@@ -76,6 +79,7 @@ def install(
         **limits.given(),
         "network": network,
         "mounts": [mount.to_dict() for mount in mounts] or None,
+        **whole_paths(confinement),
         "prefix": sys.prefix,
     }
     config = {key: value for key, value in config.items() if value is not None}
@@ -108,6 +112,19 @@ def install(
                 "add --user, or --prefix with a folder of yours",
             ) from error
     return installed
+
+
+def whole_paths(confinement: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the files that they name as seen from anywhere; lists in place of tuples."""
+    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in confinement.items()}
+    if "security_opt" in settings:
+        settings["security_opt"] = [
+            f"seccomp={os.path.abspath(text.removeprefix('seccomp='))}"
+            if text.startswith("seccomp=") and text != "seccomp=unconfined"
+            else text
+            for text in settings["security_opt"]
+        ]
+    return settings
 
 
 def compile_package() -> None:

@@ -9,6 +9,13 @@ from nbhull.runtime.errors import HullError
 from nbhull.runtime.limits import Limits, from_values
 from nbhull.runtime.verbs.results import Names, Result, Table, human_size
 
+CONFINING = {
+    **{name: name for name in ("cap_add", "cap_drop", "security_opt", "privileged", "read_only", "tmpfs", "gpus")},
+    "group_add": "group_add",
+    "device": "devices",
+    "ulimit": "ulimits",
+}
+"""the options of what a kernel's processes may do, and the keys of a kernelspec"""
 UNITS = {"memory": "", "cpus": "cpus", "pids": "pids"}
 """how a limit's number is followed by its name"""
 
@@ -21,6 +28,7 @@ def install(engine: None, values: dict[str, Any]) -> Result:
         image=values["image"],
         kernel=values["kernel"],
         limits=from_values(values),
+        confinement={key: values[option] for option, key in CONFINING.items() if values[option]},
         network=values["network"],
         mounts=values["volume"],
         prefix=values["prefix"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from nbhull.runtime.model import End
 from nbhull.runtime.verbs.results import human_size
 
 TYPE_CHECKING = False
@@ -14,11 +15,17 @@ if TYPE_CHECKING:
 
 EVENTS = "events"
 """the file of `name=count` lines that the launcher writes (`launcher.broker.EVENTS`)"""
+STATUS = "status"
+"""the file with the exit status of a container's main process, in the container's folder of the store, until the
+launcher starts it again (`launcher.limiter.STATUS`)"""
 LONGEST = 4096
 COUNTED = ("_kills", "_hits")
 SIGKILL = 9
 CRASHES = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV", 31: "SIGSYS"}
 """signals that a program brings upon itself"""
+
+MET = {"oom_kills": "out of memory", "pids_hits": "out of processes", "disk_hits": "out of disk quota"}
+"""what each count of a limit that was met means, in short"""
 
 Events = dict[str, int]
 """how often limits were met: `oom_kills`, `memory_hits`, `pids_hits`, `disk_hits`"""
@@ -41,6 +48,41 @@ def limits_in(events: Mapping[str, int]) -> Limits:
     from nbhull.runtime.limits import Limits
 
     return Limits.from_dict({name: events[name] for name in ("memory", "pids", "disk", "inodes") if name in events})
+
+
+def note_status(folder: str, status: int) -> None:
+    """Leave in a container's folder how its main process ended, as `subprocess.Popen.returncode` has it."""
+    try:
+        with open(f"{folder}/{STATUS}", "w") as file:
+            file.write(str(status))
+    except FileNotFoundError:
+        pass  # the container has been removed meanwhile
+
+
+def read_end(folder: str) -> End | None:
+    """How a container that has stopped ended; None where nobody was there to see it."""
+    events = read_events(folder)
+    if "ended" not in events:
+        return None
+    try:
+        with open(f"{folder}/{STATUS}") as file:
+            status: int | None = int(file.read(20))
+    except (FileNotFoundError, ValueError):
+        status = None  # it had no main process, as one that is started by `Engine.start` alone
+    limits, events = limits_in(events), {name: count for name, count in events.items() if count}
+    said = [explain_end(status, events, limits, "its command", "")] if status else []
+    said = [*said, *(each for each in explain_limits(events, limits) if status != -SIGKILL)]
+    return End(events["ended"], status, "; ".join(message for message, _ in said), shortly(status, events))
+
+
+def shortly(status: int | None, events: Mapping[str, int]) -> str:
+    """In a few words, how something ended."""
+    words = [word for count, word in MET.items() if events.get(count)]
+    if status is not None and status < 0:
+        words.append(signal_name(-status))
+    elif status or (status is not None and not words):
+        words.append(f"status {status}")
+    return ", ".join(words)
 
 
 def since(before: Mapping[str, int], now: Mapping[str, int]) -> Events:

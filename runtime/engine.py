@@ -18,7 +18,7 @@ from nbhull.runtime.store import NAMED, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from sqlite3 import Row
     from types import TracebackType
     from typing import Any
@@ -181,11 +181,12 @@ class Engine:
 
     def containers(self) -> list[Container]:
         """All containers, of every launcher of this user, newest first."""
-        return [container_of(row) for row in self.store.query("select * from containers order by created desc")]
+        rows = self.store.query("select * from containers order by created desc")
+        return [container_of(row, self.store.home) for row in rows]
 
     def container(self, ref: str) -> Container:
         """The container of that name, id or unambiguous id prefix; raises NotFound."""
-        return container_of(self.row(ref))
+        return container_of(self.row(ref), self.store.home)
 
     def row(self, ref: str) -> Row:
         """A container's row in the index."""
@@ -261,7 +262,7 @@ class Engine:
         if holds(row["launcher"], row["id"]):
             raise Conflict(f"the container {row['name']} is already running", "stop it first")
         notices = self.start_in(self.launcher(), row)
-        return container_of(self.row(row["id"]), notices)
+        return container_of(self.row(row["id"]), self.store.home, notices)
 
     def start_in(self, launcher: client.Client, row: Row) -> tuple[str, ...]:
         """Start a container in a launcher, and write down where it runs; what who started it should know."""
@@ -490,8 +491,16 @@ class Engine:
         except (Conflict, NotFound, LauncherLost):
             from nbhull.runtime.ends import read_events
 
-            return read_events(self.store.path("containers", row["id"]))
-        return {name: count for name, count in usage.to_dict().items() if name.endswith(("_kills", "_hits")) and count}
+            found: Mapping[str, Any] = read_events(self.store.path("containers", row["id"]))
+        else:
+            found = usage.to_dict()
+        return {name: count for name, count in found.items() if name.endswith(("_kills", "_hits")) and count}
+
+    def note_status(self, ref: str, status: int) -> None:
+        """Keep how the main process of a container ended, which `Container.end` then tells."""
+        from nbhull.runtime.ends import note_status
+
+        note_status(self.store.path("containers", self.row(ref)["id"]), status)
 
 
 def provide_volumes(store: Store, names: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 SEARCHABLE = 0o700
@@ -17,17 +18,22 @@ def remove_tree(path: str) -> None:
     except FileNotFoundError:
         return
     try:
-        pending = os.listdir(top)
-        while pending:
-            name = pending.pop()
-            try:
-                os.unlink(name, dir_fd=top)
-            except IsADirectoryError:
-                pending += raise_folders(top, name)
-                os.rmdir(name, dir_fd=top)
+        empty(top)
     finally:
         os.close(top)
     os.rmdir(path)
+
+
+def empty(top: int) -> None:
+    """Delete all that is in a folder."""
+    pending = os.listdir(top)
+    while pending:
+        name = pending.pop()
+        try:
+            os.unlink(name, dir_fd=top)
+        except IsADirectoryError:
+            pending += raise_folders(top, name)
+            os.rmdir(name, dir_fd=top)
 
 
 def raise_folders(top: int, name: str) -> list[str]:
@@ -40,9 +46,18 @@ def raise_folders(top: int, name: str) -> list[str]:
                 os.unlink(inner, dir_fd=folder)
             except IsADirectoryError:
                 new = os.urandom(16).hex()
-                os.close(open_folder(inner, folder))  # for a folder's parent to change, it must be writable
-                os.rename(inner, new, src_dir_fd=folder, dst_dir_fd=top)
-                raised.append(new)
+                opened = open_folder(inner, folder)  # for a folder's parent to change, it must be writable
+                try:
+                    os.rename(inner, new, src_dir_fd=folder, dst_dir_fd=top)
+                    raised.append(new)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    # it counts for another project's quota than `top`, so it is emptied where it lies
+                    empty(opened)
+                    os.rmdir(inner, dir_fd=folder)
+                finally:
+                    os.close(opened)
     finally:
         os.close(folder)
     return raised

@@ -162,6 +162,19 @@ class Image(Record):
     """why they had to be copied"""
 
 
+class End(Record):
+    """How a container ended."""
+
+    when: float
+    """seconds since the epoch"""
+    status: int | None
+    """of its main process, as `subprocess.Popen.returncode` has it; None where it had none"""
+    reason: str
+    """in a sentence, where it was not the command that ended well by itself"""
+    short: str
+    """in a few words"""
+
+
 class Container(Record):
     """A container as the store's index knows it."""
 
@@ -177,6 +190,8 @@ class Container(Record):
     spec: ContainerSpec
     snapshot: str | None = None
     """id of the snapshot that it was last reset to or snapshotted as"""
+    end: End | None = None
+    """of one that has stopped, how it ended, where that was seen"""
     notices: tuple[str, ...] = ()
     """what who started it should know, such as a network other than the usual; of `Engine.start` alone"""
 

@@ -41,9 +41,14 @@ def spec_of(row: Row) -> ContainerSpec:
     return ContainerSpec(**fields)
 
 
-def container_of(row: Row, notices: tuple[str, ...] = ()) -> Container:
-    """A container from its row, with its state as it is now."""
+def container_of(row: Row, home: str, notices: tuple[str, ...] = ()) -> Container:
+    """A container from its row, with its state as it is now; `home`: the store's folder."""
     running = holds(row["launcher"], row["id"])
+    end = None
+    if row["launcher"] and not running:
+        from nbhull.runtime.ends import read_end
+
+        end = read_end(f"{home}/containers/{row['id']}")
     return Container(
         id=row["id"],
         name=row["name"],
@@ -53,5 +58,6 @@ def container_of(row: Row, notices: tuple[str, ...] = ()) -> Container:
         socket_folder=socket_folder(row["launcher"], row["id"]) if running else "",
         spec=spec_of(row),
         snapshot=row["snapshot"],
+        end=end,
         notices=notices,
     )

@@ -36,7 +36,8 @@ TESTS = [
     "tests/doctor/test_works.py",
     "tests/runtime/test_project_quotas.py",
     "-k",
-    "project_quotas or counted_and_outlive or cannot_be_left or programs_see_as_many or run_says or swap_are_set or limits_can_be_set",
+    "project_quotas or counted_and_outlive or cannot_be_left or programs_see_as_many or run_says "
+    "or swap_are_set or limits_can_be_set",
 ]
 """those of limits that make containers, and of project quotas; software emulation has no time for all"""
 PATIENCE = 900
@@ -164,12 +165,13 @@ def document(text: str, lines: list[dict[str, object]], took: float, accelerate:
     doctors = "\n".join(line.removeprefix("DOCTOR ") for line in text.splitlines() if line.startswith("DOCTOR "))
     facts = "; ".join(line.removeprefix("FACT ") for line in text.splitlines() if line.startswith("FACT "))
     DOCUMENT.write_text(
-        "# cgroup v2 under systemd\n\n"
-        "`make test-vm` boots Debian's own kernel and systemd under qemu, and runs the tests of limits in it. "
+        "# cgroup v2 under systemd, and project quotas\n\n"
+        "`make test-vm` boots Debian's own kernel and systemd under qemu, with a disk that has project quotas, and runs "
+        "the tests of limits in it. "
         "This is its last result.\n\n"
         f"{facts}; {'kvm' if accelerate else 'software emulation'}, {took:.0f} s.\n\n"
         f"| who | where | outcome |\n|---|---|---|\n{rows}\n\n"
-        f"What `nbhull doctor` says there of cgroups:\n\n```\n{doctors}\n```\n"
+        f"What `nbhull doctor` says there of cgroups, and of a store on either disk:\n\n```\n{doctors}\n```\n"
     )
 
 

@@ -20,6 +20,8 @@ SELDOM = ("cpuset", "io")
 EVENTS = "events"
 """a file of `name=number` lines, the limits and how often they were met (`cgroups.Group.events`): in a container's
 socket folder while it runs, in its folder of the store once it has ended"""
+STATUS = "status"
+"""a file in a container's folder of the store: how its main process ended (`ends.STATUS`)"""
 LATER = (50, 500)
 """milliseconds after which counts are looked at again"""
 TOLD = ("memory", "pids", "disk", "inodes")
@@ -60,6 +62,10 @@ class Limiter:
         holder must know of that: `spare`, `processes`, `cores`, `views`. Raises HostUnable for a limit that cannot
         be enforced; what was made by then goes with `forget`."""
         name, limits = request["container"], request["limits"]
+        try:
+            os.unlink(f"{self.store}/containers/{name}/{STATUS}")
+        except FileNotFoundError:
+            pass  # it starts for the first time, or had no main process
         group = self.take_spare(limits, pids, may_take_spare)
         request["spare"] = group is not None
         if group is None:
@@ -158,14 +164,10 @@ class Limiter:
         self.quotas.forget(name)
 
     def note_end(self, name: str, events: dict[str, int], limits: dict[str, int]) -> None:
-        """Leave in the container's folder which limits it met, for who asks why it ended."""
-        path = f"{self.store}/containers/{name}/{EVENTS}"
+        """Leave in the container's folder when it ended and which limits it met, for who asks why."""
         try:
-            if any(events.values()):
-                with open(path, "w") as file:
-                    file.write(flat(limits | events))
-            else:
-                os.unlink(path)  # of the container's life before
+            with open(f"{self.store}/containers/{name}/{EVENTS}", "w") as file:
+                file.write(flat({"ended": int(time.time()), **limits, **events}))
         except FileNotFoundError:
             pass  # the container has been removed meanwhile, or there was none
 

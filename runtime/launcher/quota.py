@@ -1,11 +1,12 @@
 """Quotas of containers' own files: by the file system's project quotas where a container has them, else measured.
 
 With a project quota (`runtime.projects`) the kernel refuses what is too much, and the launcher only looks whether that
-has come. Without one, what writes over a quota is refused, and killed if it goes on: the launcher has the holder measure
-now and then, in a process of its own, and at once where the file system's free space shrinks by a part of what the
-container has left. One that is found over its quota can make no file longer (RLIMIT_FSIZE of its processes), so that it can still delete; once it is below, it can write
-again. One that grows all the same, as by many small files or by lifting that limit, is killed. Between two
-measurements a container can write as much as the disk takes: the quota is kept over time, not at every byte.
+has come. Without one, what writes over a quota is refused, and killed if it goes on: the launcher has the holder
+measure now and then, in a process of its own, and at once where the file system's free space shrinks by a part of what
+the container has left. One that is found over its quota can make no file longer (RLIMIT_FSIZE of its processes), so
+that it can still delete; once it is below, it can write again. One that grows all the same, as by many small files or
+by lifting that limit, is killed. Between two measurements a container can write as much as the disk takes: the quota
+is kept over time, not at every byte.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ def run(engine: Engine, values: dict[str, Any]) -> Result:
             status = terminal.attend(process, signals)
             said = tell_limits(engine, container, process.status or 0)
             if keep:
+                engine.note_status(container.id, process.status or 0)
                 engine.stop(container.id, timeout=0)
         finally:
             if not keep:

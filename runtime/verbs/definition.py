@@ -77,6 +77,13 @@ class Argument:
         """Its key in the parsed values: `pids_limit` for `--pids-limit`, `container` for CONTAINER."""
         return self.name.lstrip("-").replace("-", "_").lower()
 
+    def as_text(self) -> Argument:
+        """The same with its value as it was written, for who writes it down and has it parsed later."""
+        return Argument(
+            self.name, self.help, short=self.short, metavar=self.metavar, default=self.default, flag=self.flag,
+            many=self.many, required=self.required, rest=self.rest, where=self.where,
+        )  # fmt: skip
+
 
 class Verb:
     """One verb: what may follow it, and what does it."""

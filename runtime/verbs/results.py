@@ -174,13 +174,24 @@ def container_data(container: Container) -> dict[str, Any]:
             {"source": m.source, "target": m.target, "read_only": m.read_only} for m in container.spec.mounts
         ],
         "labels": dict(container.spec.labels),
+        "ended": container.end and container.end.when,
+        "status": container.end and container.end.status,
+        "reason": container.end and container.end.reason,
     }
+
+
+def state_of(container: Container, now: float) -> str:
+    """`running`, or `stopped 3 minutes ago (out of memory, SIGKILL)`."""
+    end = container.end
+    if end is None:
+        return container.state
+    return f"{container.state} {human_age(now - end.when)} ago" + (f" ({end.short})" if end.short else "")
 
 
 def container_table(containers: Sequence[Container], now: float) -> Table:
     """Containers as `ps` lists them; `now` is seconds since the epoch."""
     rows = [
-        (short_id(c.id), c.image, f"{human_age(now - c.created)} ago", c.state, c.name) for c in containers
+        (short_id(c.id), c.image, f"{human_age(now - c.created)} ago", state_of(c, now), c.name) for c in containers
     ]
     return Table(
         ("container id", "image", "created", "state", "name"), rows, [container_data(c) for c in containers]

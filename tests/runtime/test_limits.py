@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nbhull.runtime import cores
-from nbhull.runtime.ends import explain_end, explain_limits
+from nbhull.runtime.ends import explain_end, explain_limits, read_end
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.errors import HostUnable, InvalidInput, NotFound
 from nbhull.runtime.limits import THREADS, Limits
@@ -106,8 +109,48 @@ def test_run_says_which_limit_was_met(store: Path) -> None:
     assert done.returncode == 137
     assert "the container went over its memory limit of 64 MiB: a process of it was killed" in done.stderr
     forks = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 9 & done"
-    done = nbhull("run", "--rm", "--pids-limit", "10", "host", "sh", "-c", forks)
+    done = nbhull("run", "--name", "forked", "--pids-limit", "10", "host", "sh", "-c", forks)
     assert "nbhull: the container is at its limit of 10 processes and threads (pids)" in done.stderr
+    # and `ps -a` and `inspect` later
+    assert re.search(r"stopped \d+ seconds? ago \(out of processes, status 2\)", nbhull("ps", "-a").stdout)
+    (told,) = json.loads(nbhull("inspect", "forked").stdout)
+    assert told["status"] == 2
+    assert told["reason"].startswith("its command ended by itself with status 2; the container is at its limit of 10")
+    assert 0 <= time.time() - told["ended"] < 60
+
+
+@pytest.mark.parametrize(
+    ("status", "events", "short", "reason"),
+    [
+        ("0", {}, "status 0", ""),
+        ("3", {}, "status 3", "its command ended by itself with status 3"),
+        ("-11", {}, "SIGSEGV", "its command crashed: a program in it was ended by the signal SIGSEGV"),
+        (
+            "-9",
+            {"memory": 64 << 20, "memory_hits": 0, "oom_kills": 1},
+            "out of memory, SIGKILL",
+            "its command went over its memory limit of 64 MiB and was killed",
+        ),
+        (
+            "0",
+            {"disk": 20 << 20, "disk_hits": 2},
+            "out of disk quota",
+            "the container is over its disk quota of 20 MiB",
+        ),
+        (None, {}, "", ""),
+        ("rubbish", {}, "", ""),
+    ],
+)
+def test_what_is_said_of_an_end(
+    tmp_path: Path, status: str | None, events: dict[str, int], short: str, reason: str
+) -> None:
+    assert read_end(str(tmp_path)) is None
+    (tmp_path / "events").write_text("".join(f"{k}={v}\n" for k, v in {"ended": 1000, **events}.items()))
+    if status is not None:
+        (tmp_path / "status").write_text(status)
+    end = read_end(str(tmp_path))
+    assert end is not None
+    assert (end.when, end.short, end.reason) == (1000, short, reason)
 
 
 @pytest.mark.nosubuid

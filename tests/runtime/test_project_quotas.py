@@ -24,7 +24,8 @@ MEGABYTE = 1 << 20
 FILL = "dd if=/dev/zero of=/root/{name} bs=1M count={count} 2>&1"
 RELABEL = """
 import fcntl, os, struct
-fd = os.open("/root", os.O_RDONLY)
+os.mkdir("/root/new")
+fd = os.open("/root/new", os.O_RDONLY)
 layout = struct.Struct("=5I8x")
 flags, *sizes, project, last = layout.unpack(fcntl.ioctl(fd, 0x801C581F, bytes(28)))
 print(project)

@@ -17,7 +17,9 @@ cd $folder/tree
 export NBHULL_TEST_QUOTAS=/srv/quotas TERM=dumb LANG=C.UTF-8 PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 # before Linux 6.3 a tmpfs such as /run cannot be idmapped, as root's folders must be
 [ "$who" != root ] || { export XDG_RUNTIME_DIR=/var/lib/nbhull-run; mkdir -p -m 0700 /var/lib/nbhull-run; }
-$share/venv/bin/python -m nbhull.runtime.cli doctor | sed -n -e "s/^. cgroups */DOCTOR $who, $where: /p" -e "s/^. disk quotas */DOCTOR $who, $where: disk quotas: /p"
+$share/venv/bin/python -m nbhull.runtime.cli doctor >doctor.txt
+NBHULL_HOME=/srv/quotas/none $share/venv/bin/python -m nbhull.runtime.cli doctor | grep "disk quotas" >>doctor.txt
+sed -n -e "s/^. cgroups */DOCTOR $who, $where: /p" -e "s/^. disk quotas */DOCTOR $who, $where: disk quotas: /p" doctor.txt
 $share/venv/bin/python -m pytest -q -p no:cacheprovider --timeout 600 $(cat "$share/arguments")
 END
     "$@" sh "$folder/line.sh" >"$folder/log" 2>&1

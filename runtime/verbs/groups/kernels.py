@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, MAGIC, Argument, Verb
-from nbhull.runtime.verbs.groups.shared import AS_JSON, LIMITS, VALUES
+from nbhull.runtime.verbs.groups.shared import AS_JSON, CONFINEMENT, LIMITS, VALUES
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -31,6 +31,7 @@ VERBS: tuple[Verb, ...] = (
                 parse=VALUES + "parse_volume",
                 many=True,
             ),
+            *(option.as_text() for option in CONFINEMENT),
             Argument("--user", "install for this user", flag=True),
             Argument("--sys-prefix", "install into the Python environment of nbhull", flag=True),
             Argument("--prefix", "install below this folder", metavar="FOLDER"),
@@ -40,6 +41,10 @@ VERBS: tuple[Verb, ...] = (
             (
                 "kernel install --sys-prefix --name small --display-name 'Python (1 GiB)' --memory 1g",
                 "another one, with a limit",
+            ),
+            (
+                "kernel install --user --name gpu --gpus all --device /dev/kvm --cap-drop NET_RAW",
+                "with what `run` can give and take",
             ),
         ),
         needs_engine=False,
