@@ -349,7 +349,7 @@ class ContainedKernel:
         except NotFound:
             return  # removed with its kernel, as whoever did so knows
         message, hint = ends.explain_end(status, events, container.spec.limits)
-        with suppress(NotFound):  # removed in this moment
+        with suppress(NotFound, FileNotFoundError):  # removed in this moment
             self.engine.note_status(container.id, status)
         self.log.error("nbhull: %s", message)
         request = take_request(self.socket_folder)

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from nbhull.runtime.limits import Limits
+
     ImageRecord = dict[str, Any]
 
 ROOT, ETC = "root", "etc"
@@ -61,6 +63,23 @@ def image_folders(record: ImageRecord) -> list[tuple[str, bool]]:
     wanted = [*PLACES, *config["volumes"], f"/{config['working_dir'].strip('/')}"]
     paths = [os.path.normpath("/" + path.lstrip("/")) for path in wanted]
     return [(path, True) for path in paths if path != "/"]
+
+
+def make_folder(folder: str, limits: Limits) -> None:
+    """The folder of a new container, of a project of its own where that is to keep its quota."""
+    os.mkdir(folder, 0o700)
+    if limits.has_quota():
+        from nbhull.runtime import projects
+
+        projects.assign(folder)
+
+
+def release_folder(folder: str, limits: Limits) -> None:
+    """The folder is about to go, and with it its quota."""
+    if limits.has_quota():
+        from nbhull.runtime import projects
+
+        projects.release(folder)
 
 
 def make_mountpoints(folder: str, targets: list[tuple[str, bool]]) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 EVENTS = "events"
 """the file of `name=count` lines that the launcher writes (`launcher.broker.EVENTS`)"""
 STATUS = "status"
-"""the file with the exit status of a container's main process, in the container's folder of the store, until the
-launcher starts it again (`launcher.limiter.STATUS`)"""
+"""the file with the exit status of a container's main process, as `subprocess.Popen.returncode` has it, in the
+container's folder of the store until it starts again (`launcher.limiter.STATUS`)"""
 LONGEST = 4096
 COUNTED = ("_kills", "_hits")
 SIGKILL = 9
@@ -43,20 +43,16 @@ def read_events(folder: str) -> Events:
     return {name: int(count) for name, _, count in fields if count.isascii() and count.isdigit() and len(count) < 19}
 
 
+def read_counts(folder: str) -> Events:
+    """How often each limit was met, of those that were."""
+    return since({}, read_events(folder))
+
+
 def limits_in(events: Mapping[str, int]) -> Limits:
     """The limits that the launcher has written beside the counts."""
     from nbhull.runtime.limits import Limits
 
     return Limits.from_dict({name: events[name] for name in ("memory", "pids", "disk", "inodes") if name in events})
-
-
-def note_status(folder: str, status: int) -> None:
-    """Leave in a container's folder how its main process ended, as `subprocess.Popen.returncode` has it."""
-    try:
-        with open(f"{folder}/{STATUS}", "w") as file:
-            file.write(str(status))
-    except FileNotFoundError:
-        pass  # the container has been removed meanwhile
 
 
 def read_end(folder: str) -> End | None:

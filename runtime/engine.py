@@ -7,6 +7,7 @@ import os
 from nbhull.runtime import accounts, composition, confinement, defaults, limits, network, policy
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
+from nbhull.runtime.files import remove_tree
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.launcher.client import Process
 from nbhull.runtime.lean import Lock, loads
@@ -14,11 +15,11 @@ from nbhull.runtime.model import HOST_IMAGE, Container, ContainerSpec, Image, Pr
 from nbhull.runtime.rows import container_of, image_of, spec_of
 from nbhull.runtime.running import default_home, holds, is_running, socket_folder, sweep_ended
 from nbhull.runtime.snapshots import chains, generations, journal
-from nbhull.runtime.store import NAMED, Store
+from nbhull.runtime.store import NAMED, NEWEST_FIRST, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
     from sqlite3 import Row
     from types import TracebackType
     from typing import Any
@@ -181,8 +182,7 @@ class Engine:
 
     def containers(self) -> list[Container]:
         """All containers, of every launcher of this user, newest first."""
-        rows = self.store.query("select * from containers order by created desc")
-        return [container_of(row, self.store.home) for row in rows]
+        return [container_of(row, self.store.home) for row in self.store.query(NEWEST_FIRST)]
 
     def container(self, ref: str) -> Container:
         """The container of that name, id or unambiguous id prefix; raises NotFound."""
@@ -218,12 +218,8 @@ class Engine:
         record = {**record, "top": top, "hostname": hostname, "first": generations.FIRST}
         folder = self.store.path("containers", identity)
         if not exists:
-            os.mkdir(folder, 0o700)
+            composition.make_folder(folder, spec.limits)
         try:
-            if not exists and spec.limits.has_quota():
-                from nbhull.runtime import projects
-
-                projects.assign(folder)
             generations.make(folder, generations.FIRST, composition.keys(record))
             composition.make_mountpoints(f"{folder}/mountpoints", targets)
             composition.make_files(f"{folder}/files", record, hostname, identity)
@@ -243,7 +239,7 @@ class Engine:
                 self.store.add_container(row)
         except BaseException:
             if not exists:
-                remove_plain(folder)
+                remove_tree(folder)
             raise
         return self.container(identity)
 
@@ -414,16 +410,13 @@ class Engine:
             self.stop(row["id"], 0)
         with journal.locked(self.store, row["id"]):
             row = self.row(row["id"])  # another one may have removed it meanwhile, and is deleting its files
-            if spec_of(row).limits.has_quota():
-                from nbhull.runtime import projects
-
-                projects.release(self.store.path("containers", row["id"]))
+            composition.release_folder(self.store.path("containers", row["id"]), spec_of(row).limits)
             self.store.query("delete from containers where id = ?", row["id"])
         if row["launcher"]:
             # A launcher of one command has nobody else to serve while it deletes.
             self.launcher().request("delete", path=f"containers/{row['id']}", in_child=not self.fork)
         else:  # perhaps because no launcher can be had here
-            remove_plain(self.store.path("containers", row["id"]))
+            remove_tree(self.store.path("containers", row["id"]))  # it never ran, so all in it is this process's own
 
     # Snapshots
 
@@ -489,18 +482,15 @@ class Engine:
         try:
             usage = self.usage(row["id"])
         except (Conflict, NotFound, LauncherLost):
-            from nbhull.runtime.ends import read_events
+            from nbhull.runtime.ends import read_counts
 
-            found: Mapping[str, Any] = read_events(self.store.path("containers", row["id"]))
-        else:
-            found = usage.to_dict()
-        return {name: count for name, count in found.items() if name.endswith(("_kills", "_hits")) and count}
+            return read_counts(self.store.path("containers", row["id"]))
+        return {name: count for name, count in usage.to_dict().items() if name.endswith(("_kills", "_hits")) and count}
 
     def note_status(self, ref: str, status: int) -> None:
         """Keep how the main process of a container ended, which `Container.end` then tells."""
-        from nbhull.runtime.ends import note_status
-
-        note_status(self.store.path("containers", self.row(ref)["id"]), status)
+        with open(self.store.path("containers", self.row(ref)["id"], "status"), "w") as file:
+            file.write(str(status))
 
 
 def provide_volumes(store: Store, names: list[str]) -> dict[str, str]:
@@ -508,10 +498,3 @@ def provide_volumes(store: Store, names: list[str]) -> dict[str, str]:
     from nbhull.runtime.volumes import provide
 
     return provide(store, names)
-
-
-def remove_plain(folder: str) -> None:
-    """Delete the folder of a container that never ran, so all in it is this process's own."""
-    from nbhull.runtime.files import remove_tree
-
-    remove_tree(folder)

@@ -103,6 +103,7 @@ update containers set record = json_remove(json_set(record, '$.top',
 FIRST_TAG = "select name from tags where image = images.id order by created, name limit 1"
 IMAGES = f"select images.*, coalesce(({FIRST_TAG}), '') as name"
 """the columns of an image, with the first of its names, empty if it has none"""
+NEWEST_FIRST = "select * from containers order by created desc"
 NAMED = (
     "select images.*, coalesce(tags.name, '') as name from images left join tags on tags.image = images.id "
     "order by images.created desc, tags.created, tags.name"

@@ -166,8 +166,8 @@ def document(text: str, lines: list[dict[str, object]], took: float, accelerate:
     facts = "; ".join(line.removeprefix("FACT ") for line in text.splitlines() if line.startswith("FACT "))
     DOCUMENT.write_text(
         "# cgroup v2 under systemd, and project quotas\n\n"
-        "`make test-vm` boots Debian's own kernel and systemd under qemu, with a disk that has project quotas, and runs "
-        "the tests of limits in it. "
+        "`make test-vm` boots Debian's own kernel and systemd under qemu, with a disk that has project quotas, and "
+        "runs the tests of limits in it. "
         "This is its last result.\n\n"
         f"{facts}; {'kvm' if accelerate else 'software emulation'}, {took:.0f} s.\n\n"
         f"| who | where | outcome |\n|---|---|---|\n{rows}\n\n"
