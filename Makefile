@@ -1,16 +1,17 @@
 # make run    the tour, executed in a containerized kernel      make lab    the same in JupyterLab
 # make test   checks and the whole test suite, three ways       make check  linters and types only
 # make bench  the benchmarks (bench-quick: in a minute)         make clean  what make has made
+# make pictures  the documentation's pictures, as the browser tests take them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help run lab test check test-vm bench bench-quick clean install-lab install-dev
+.PHONY: help run lab test check test-vm bench bench-quick pictures clean install-lab install-dev
 
 help:
-	@sed -n '1,3p' Makefile
+	@sed -n '1,4p' Makefile
 
 $(VENV)/.made:
 	@tools/prepare_machine $(PYTHON)
@@ -53,6 +54,10 @@ bench: $(VENV)/.dev
 
 bench-quick: $(VENV)/.dev
 	@$(BIN)/python benchmarks/run.py --quick
+
+pictures: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q tests/browser/test_panel.py tests/browser/test_lab.py
+	@cd build/pictures && cp panel.png panel-dark.png memory-limit.png ../../docs/pictures
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

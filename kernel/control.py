@@ -91,6 +91,7 @@ class ControlService:
             "run": kernel.siblings.run,
             "build": kernel.siblings.build,
             "prepare": functools.partial(using.prepare, kernel),
+            **panel.long_methods(kernel, self.own_id),
         }
         """those that tell things meanwhile, and have a connection and a thread for themselves"""
 

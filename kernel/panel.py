@@ -11,6 +11,8 @@ from hashlib import sha256
 from typing import Any
 
 from nbhull.kernel.contained import ContainedKernel
+from nbhull.kernel.saving import save
+from nbhull.kernel.streams import Stream
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.errors import Conflict, Denied, InvalidInput, NotFound
 from nbhull.runtime.model import HOST_IMAGE, Container, Image, parse_name
@@ -43,6 +45,19 @@ def methods(kernel: ContainedKernel, own_id: Callable[[], str]) -> dict[str, Cal
         return Names([image.name])
 
     return {"panel": panel, "tag": tag, "annotate": annotate}
+
+
+def long_methods(
+    kernel: ContainedKernel, own_id: Callable[[], str]
+) -> dict[str, Callable[[dict[str, Any], Stream], dict[str, Any]]]:
+    """The same for what takes so long that other questions must not wait for it."""
+
+    def save_image(params: dict[str, Any], stream: Stream) -> dict[str, Any]:
+        """Write one of the container's snapshots to an archive in the notebook's folder."""
+        image = owned(kernel, own_id(), str(params.get("image")))
+        return {"size": save(kernel, image, str(params.get("file")))}
+
+    return {"save": save_image}
 
 
 def remarks_in(params: dict[str, Any]) -> tuple[str | None, bool | None]:

@@ -67,13 +67,14 @@ class Handover:
             idents, message = session.feed_identities(frames, copy=False)
             header = session.deserialize(message, content=False, copy=False)["header"]
             if header["msg_type"] == CELL:
-                behind = Request({"parent": {"header": header}, "idents": [bytes(i.bytes).hex() for i in idents]})
+                behind = Request({"parent": {"header": header}, "idents": [ident.hex() for ident in idents]})
                 self.reply(session, shell, behind, {"status": "aborted"})
                 publish_idle(session, iopub, behind.parent)
 
     def reply(self, session: Any, shell: zmq.Socket[Any], request: Request, content: dict[str, Any]) -> None:
         """Send the reply to a cell, once its sender is back."""
-        content = {"execution_count": self.execution_count, **content}
+        if content["status"] != "aborted":  # a cell that was not begun has no number
+            content = {"execution_count": self.execution_count, **content}
         frames = session.serialize(session.msg("execute_reply", content, parent=request.parent), request.idents)
         shell.router_mandatory = 1  # else libzmq drops what is for an unknown peer without a word
         deadline = time.monotonic() + RECONNECT_TIMEOUT

@@ -107,7 +107,7 @@ class Beat:
 
     def beat(self, sample: dict[str, Any] | None) -> None:
         """Send one."""
-        self.panel.send({"kind": "beat", "sample": sample})
+        self.panel.send({"kind": "beat", "sample": sample, "busy": self.panel.busy})
 
 
 def network_bytes() -> tuple[int, int] | tuple[None, None]:

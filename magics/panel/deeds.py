@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nbhull.kernel.rpc import ContainerError, call
 from nbhull.magics.panel import talk
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput
+from nbhull.runtime.verbs.results import human_size
 
 if TYPE_CHECKING:
     from nbhull.magics.panel.widget import Panel
@@ -33,6 +34,7 @@ class Deeds:
             "diff": self.diff,
             "tag": self.tag,
             "annotate": self.annotate,
+            "save": self.save,
         }
 
     def receive(self, _: Panel, request: Request, buffers: Any) -> None:
@@ -41,6 +43,7 @@ class Deeds:
         self.panel.loop.call_soon_threadsafe(self.heard)
         name = str(request.get("do"))
         if name == "hello":
+            self.panel.loop.call_soon_threadsafe(self.welcome)
             return
         if name in ("reset", "undo"):
             self.go_back(name, request)
@@ -50,6 +53,10 @@ class Deeds:
     def heard(self) -> None:
         """A page is there."""
         self.panel.beat.hear()
+
+    def welcome(self) -> None:
+        """Answer a page's sign of life; until then it gives no other one."""
+        self.panel.send({"kind": "welcome"})
 
     # -- in the thread of the message --------------------------------------------------------------
 
@@ -148,6 +155,11 @@ class Deeds:
         if request.get("pin") is not None:
             return f"{'pinned' if request['pin'] else 'unpinned'} {name}"
         return f"noted on {name}"
+
+    async def save(self, request: Request) -> str:
+        """An archive in the notebook's folder."""
+        answer = await self.ask("save", {"image": request.get("image"), "file": request.get("file")})
+        return f"saved {request.get('file')}, {human_size(answer['size'])}"
 
     async def diff(self, request: Request) -> str:
         """What differs; `number` tells the page which of its questions this answers."""

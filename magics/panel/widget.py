@@ -34,7 +34,7 @@ TARGET = "jupyter.widget"
 VERSION = {"version": "2.1.0"}
 """of the widgets' protocol"""
 FRONT = Path(__file__).parent / "front"
-SCRIPTS = ("words.js", "tree.js", "charts.js", "diff.js", "line.js", "panel.js")
+SCRIPTS = ("words.js", "tree.js", "charts.js", "diff.js", "line.js", "question.js", "panel.js")
 """what runs in the page, in this order, as one ECMAScript module"""
 STYLE = "panel.css"
 ENTRIES = 60

@@ -1,18 +1,19 @@
-"""A real JupyterLab in a real browser: what a person sees."""
+"""A real JupyterLab, and Notebook 7, in a real browser: what a person sees."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-from nbhull.kernel import specs
 from support.jupyter import install_spec
-from support.lab import Lab
+from support.lab import Lab, Notebook
 from support.server import Server
 from support.stores import delete_tree
 
@@ -22,9 +23,11 @@ QUIET = (
 ).split()
 """options of Chromium: it asks nobody on the network for anything, and runs for root too"""
 ZOOM = 1280, 900
+SMALL = "64m"
+"""the memory of the kernels that are to die of it; an idle one takes two thirds"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, headless. Not of the whole session: its event loop would be in the way of others."""
     with sync_playwright() as playwright:
@@ -33,9 +36,10 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """JupyterLab with folders of its own, `nbhull` and failing kernelspecs beside the bare Python's."""
+    """JupyterLab, and with it Notebook 7, with folders of its own, `nbhull` and failing kernelspecs beside the bare
+    Python's."""
     base = tmp_path_factory.mktemp("lab")
     runtime = Path(tempfile.mkdtemp(prefix="nbhull-lab-"))  # short, since the path of a socket is
     notebooks = base / "notebooks"
@@ -49,9 +53,11 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "JUPYTER_CONFIG_DIR": base / "config",
         "IPYTHONDIR": base / "ipython",
     }
-    specs.install(prefix=str(base / "prefix"))
+    nbhull = Path(sys.executable).with_name("nbhull")
+    subprocess.run([nbhull, "kernel", "install", "--prefix", base / "prefix"], check=True)
     install_spec("wrong-memory", base / "prefix", memory="12 elephants")
     install_spec("no-image", base / "prefix", image="no-such-image")
+    install_spec("small-memory", base / "prefix", memory=SMALL)
     server = Server(notebooks, "jupyterlab", **{name: str(path) for name, path in variables.items()})
     yield server
     server.stop(signal.SIGKILL)  # on SIGTERM its own idle worker threads keep it from ending
@@ -59,11 +65,25 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     delete_tree(runtime)
 
 
-@pytest.fixture
-def lab(browser: Browser, lab_server: Server, tmp_path: Path) -> Iterator[Lab]:
-    """JupyterLab's launcher, in a workspace of this test's own; its kernels end with the test."""
+@pytest.fixture(scope="package")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """What the browser keeps of JupyterLab's script and style, so that only the first page waits for them."""
     context = browser.new_context(viewport={"width": ZOOM[0], "height": ZOOM[1]})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def lab(context: BrowserContext, lab_server: Server, tmp_path: Path) -> Iterator[Lab]:
+    """JupyterLab's launcher, in a workspace of this test's own; its kernels end with the test."""
     lab = Lab(context.new_page(), lab_server, workspace=tmp_path.name)
     yield lab
-    lab.end_kernels()
-    context.close()
+    lab.close()
+
+
+@pytest.fixture
+def notebook(context: BrowserContext, lab_server: Server, tmp_path: Path) -> Iterator[Notebook]:
+    """Notebook 7 with a new notebook of the kernel in a container; its kernel ends with the test."""
+    notebook = Notebook(context.new_page(), lab_server, f"{tmp_path.name}.ipynb", "nbhull")
+    yield notebook
+    notebook.close()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
-from support.lab import Lab
+from support.lab import PATIENCE, Lab
+from support.pictures import picture
 
 pytestmark = pytest.mark.requires("chromium")
 CONTAINER = "Python 3 (container)"
 
 
 def test_the_launcher_offers_the_kernel_and_it_runs_in_a_container(lab: Lab) -> None:
+    lab.tile(CONTAINER).hover()
+    picture(lab.page, "launcher")
     lab.open_notebook(CONTAINER)
     assert lab.run("print(open('/proc/1/comm').read())").inner_text().strip() == "nbhull-init"
     table = lab.run("%container").locator("table")
     table.wait_for()
     assert "host" in table.inner_text()
+    picture(lab.page, "cells")
 
 
 def test_a_reset_keeps_the_notebook_connected(lab: Lab) -> None:
@@ -31,10 +36,7 @@ def test_a_reset_keeps_the_notebook_connected(lab: Lab) -> None:
 def test_restart_keeps_what_was_installed(lab: Lab) -> None:
     lab.open_notebook(CONTAINER)
     lab.run("open('/srv/installed', 'w').write('yes')")
-    lab.menu("Kernel", "Restart Kernel…")
-    with lab.page.expect_response(lambda response: response.url.partition("?")[0].endswith("/restart")):
-        lab.dialog().get_by_role("button", name="Confirm Kernel Restart").click()
-    lab.wait_idle()
+    lab.restart()
     assert lab.run("print(open('/srv/installed').read())").inner_text().strip() == "yes"
 
 
@@ -45,9 +47,23 @@ def test_a_cell_in_another_container_streams_and_is_interrupted(lab: Lab) -> Non
     cell.locator("[data-mime-type='application/vnd.jupyter.stdout']", has_text="to-output").wait_for()
     cell.locator("[data-mime-type='application/vnd.jupyter.stderr']", has_text="to-errors").wait_for()
     assert "[*]" in cell.locator(".jp-InputPrompt").inner_text()
+    picture(cell, "cell-running")
     lab.menu("Kernel", "Interrupt Kernel")
     cell.locator(".jp-OutputArea-output", has_text="the cell was interrupted, and its container is gone").wait_for()
+    picture(lab.page, "cell-interrupted")
     assert lab.run("%container ps").locator("table tbody tr").count() == 1
+
+
+@pytest.mark.requires("cgroup-memory")
+def test_a_kernel_that_dies_by_its_memory_limit_says_so_in_the_cell(lab: Lab) -> None:
+    lab.open_notebook("small-memory")
+    outputs = lab.run("block = b'x' * (1 << 30)")
+    expect(outputs.first).to_contain_text("the kernel went over its memory limit of 64", timeout=PATIENCE)
+    dead = lab.page.locator(".jp-Dialog", has_text="appears to have died")
+    dead.get_by_role("button", name="Ok").click()
+    picture(lab.page.locator(".jp-Notebook-cell").first, "memory-limit")
+    lab.wait_idle()
+    assert lab.run("print('alive')").inner_text().strip() == "alive"
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def request(method: Any, **fields: Any) -> bytes:
         (request("snapshot", params={"name": 5}), rpc.HULL_ERROR),
         (request("reset", params={"pending": 5}), rpc.HULL_ERROR),
         (request("reset", params={"name": "no-such-snapshot"}), rpc.HULL_ERROR),
+        (request("tag", params={"image": "host", "name": "mine"}), rpc.HULL_ERROR),
     ],
 )
 def test_refused(channel: socket.socket, line: bytes, code: int) -> None:

@@ -1,15 +1,32 @@
-// Charts of what the container uses: one line each, drawn anew at each beat, with the value as text beside it.
+// Charts of what the container uses: a line or two each, drawn anew at each beat, with the values as text beside them.
 
 const POINTS = 150;
 const WIDTH = 150;
 const HEIGHT = 36;
 
-/** What is drawn: the sample's keys, how a value is written, and which key holds the limit. */
+/** What is drawn: the sample's keys, which key holds the limit, and the least that the whole height stands for; `head`
+ *  gives the value in large letters, `foot` what stands below: texts, each with the number of the line it explains. */
 const CHARTS = [
-  { title: "Processors", keys: ["cpu"], names: [""], text: (cpu) => `${Math.round(100 * cpu)} %`, least: 1 },
-  { title: "Memory", keys: ["memory"], names: [""], limit: "memory_limit", text: sizeText, least: 64 << 20 },
-  { title: "Disk", keys: ["read", "written"], names: ["read", "written"], text: (rate) => `${sizeText(rate)}/s`, least: 1 << 20, used: ["disk", "disk_limit"] },
-  { title: "Network", keys: ["received", "sent"], names: ["in", "out"], text: (rate) => `${sizeText(rate)}/s`, least: 64 << 10 },
+  {
+    title: "Processors", keys: ["cpu"], least: 1,
+    head: (sample) => percentText(sample.cpu),
+    foot: (sample) => [[countText(sample.pids, "process", "processes"), null]],
+  },
+  {
+    title: "Memory", keys: ["memory"], limit: "memory_limit", least: 64 << 20,
+    head: (sample) => sizeText(sample.memory),
+    foot: (sample) => [[sample.memory_limit ? `of ${sizeText(sample.memory_limit)}` : "no limit", null]],
+  },
+  {
+    title: "Disk", keys: ["read", "written"], least: 1 << 20,
+    head: (sample) => sizeText(sample.disk) + (sample.disk_limit ? ` of ${sizeText(sample.disk_limit)}` : ""),
+    foot: (sample) => [[`read ${rateText(sample.read)}`, 0], [`written ${rateText(sample.written)}`, 1]],
+  },
+  {
+    title: "Network", keys: ["received", "sent"], least: 64 << 10,
+    head: (sample) => rateText(total(sample.received, sample.sent)),
+    foot: (sample) => [[`in ${rateText(sample.received)}`, 0], [`out ${rateText(sample.sent)}`, 1]],
+  },
 ];
 
 class Charts {
@@ -21,6 +38,7 @@ class Charts {
 
   build(chart) {
     const lines = chart.keys.map((_, number) => make("svg:path", { class: `nbhull-line nbhull-line-${number}`, d: "" }));
+    const area = make("svg:path", { class: "nbhull-area", d: "" });
     const limit = make("svg:path", { class: "nbhull-limit", d: "" });
     const drawing = make(
       "svg:svg",
@@ -28,15 +46,17 @@ class Charts {
         class: "nbhull-chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none",
         role: "img", "aria-label": chart.title,
       },
-      limit, ...lines,
+      area, limit, ...lines,
     );
     const value = make("span", { class: "nbhull-value" }, "–");
+    const parts = chart.foot({}).map(([, line]) => make("span", { class: line === null ? null : `nbhull-key nbhull-key-${line}` }));
     const element = make(
       "div", { class: "nbhull-meter" },
       make("div", { class: "nbhull-meter-head" }, make("span", { class: "nbhull-meter-title" }, chart.title), value),
       drawing,
+      make("div", { class: "nbhull-meter-foot" }, ...parts),
     );
-    return { ...chart, lines, limitLine: limit, drawing, value, element };
+    return { ...chart, lines, area, limitLine: limit, drawing, value, parts, element };
   }
 
   /** Begin with what the kernel has kept. */
@@ -59,47 +79,67 @@ class Charts {
       const values = chart.keys.map((key) => this.samples.map((sample) => sample[key]));
       const most = Math.max(chart.least, limit || 0, ...values.flat().filter(Number.isFinite));
       values.forEach((series, number) => chart.lines[number].setAttribute("d", path(series, most)));
+      chart.area.setAttribute("d", area(values[0], most));
       const y = limit ? height(limit, most) : 0;
       chart.limitLine.setAttribute("d", limit ? `M 0 ${y} H ${WIDTH}` : "");
-      const text = this.text(chart, last, limit);
-      if (chart.value.textContent !== text) {
-        chart.value.textContent = text;
-        chart.drawing.setAttribute("aria-label", `${chart.title}: ${text}`);
-      }
+      this.write(chart, last);
     }
   }
 
-  text(chart, last, limit) {
-    const known = chart.keys.map((key, number) => [chart.names[number], last[key]]);
-    const parts = known
-      .filter(([, value]) => Number.isFinite(value))
-      .map(([name, value]) => `${name} ${chart.text(value)}`.trim());
-    if (limit) parts.push(`of ${chart.text(limit)}`);
-    if (chart.used && Number.isFinite(last[chart.used[0]])) {
-      const [used, most] = chart.used.map((key) => last[key]);
-      parts.unshift(most ? `${sizeText(used)} of ${sizeText(most)},` : `${sizeText(used)},`);
-    }
-    return parts.join(" ") || "–";
+  write(chart, sample) {
+    const head = chart.head(sample);
+    const foot = chart.foot(sample);
+    putText(chart.value, head);
+    foot.forEach(([text], number) => putText(chart.parts[number], text));
+    const label = `${chart.title}: ${[head, ...foot.map(([text]) => text)].filter(Boolean).join(", ")}`;
+    if (chart.drawing.getAttribute("aria-label") !== label) chart.drawing.setAttribute("aria-label", label);
   }
+}
+
+function percentText(part) {
+  return Number.isFinite(part) ? `${Math.round(100 * part)} %` : "–";
+}
+
+function rateText(rate) {
+  return Number.isFinite(rate) ? `${sizeText(rate)}/s` : "–";
+}
+
+function countText(count, one, many) {
+  return Number.isFinite(count) ? `${count} ${count === 1 ? one : many}` : "";
+}
+
+function total(...amounts) {
+  const known = amounts.filter(Number.isFinite);
+  return known.length ? known.reduce((sum, amount) => sum + amount, 0) : null;
 }
 
 function height(value, most) {
   return (HEIGHT - 1 - (value / most) * (HEIGHT - 3)).toFixed(1);
 }
 
-/** A line through values; it stops where there is none. */
-function path(series, most) {
-  let drawn = "";
-  let isOpen = false;
+/** The parts of a series without a gap, as points of the drawing. */
+function stretches(series, most) {
   const first = POINTS - series.length;
+  const found = [[]];
   series.forEach((value, index) => {
     if (!Number.isFinite(value)) {
-      isOpen = false;
+      if (found[found.length - 1].length) found.push([]);
       return;
     }
-    const x = (((first + index) * WIDTH) / (POINTS - 1)).toFixed(1);
-    drawn += `${isOpen ? "L" : "M"} ${x} ${height(value, most)} `;
-    isOpen = true;
+    found[found.length - 1].push(`${(((first + index) * WIDTH) / (POINTS - 1)).toFixed(1)} ${height(value, most)}`);
   });
-  return drawn;
+  return found.filter((points) => points.length);
+}
+
+/** A line through values; it stops where there is none. */
+function path(series, most) {
+  return stretches(series, most).map((points) => `M ${points.join(" L ")}`).join(" ");
+}
+
+/** What lies below that line. */
+function area(series, most) {
+  const foot = (point) => `${point.split(" ")[0]} ${HEIGHT}`;
+  return stretches(series, most)
+    .map((points) => `M ${foot(points[0])} L ${points.join(" L ")} L ${foot(points[points.length - 1])} Z`)
+    .join(" ");
 }

@@ -2,11 +2,15 @@
 //
 // After a reset the next kernel speaks under the same ids, and nothing need be done here. After a restart of the kernel
 // JupyterLab holds the comms for dead; then a new one is made under the old id, which the new kernel knows.
+//
+// Where front end or kernel know no subshells, what is sent here waits behind a running cell. So only one sign of life is
+// under way at a time, however long the cell takes.
 
 const TICK = 1000;
-const QUIET = 8000;
+const QUIET = 12000;
 const LOST = 30000;
 const HELLO = 30000;
+const FORGOTTEN = 600000;
 const TARGET = "jupyter.widget";
 
 class Line {
@@ -16,8 +20,6 @@ class Line {
     this.onChange = onChange;
     this.state = "live";
     this.heard = Date.now();
-    this.greeted = 0;
-    this.isAnswered = true;
     this.timer = setInterval(() => this.tick(), TICK);
     this.greet();
   }
@@ -29,14 +31,19 @@ class Line {
   /** Something has come from the kernel. */
   hear() {
     this.heard = Date.now();
-    this.isAnswered = true;
     this.be("live");
+  }
+
+  /** The kernel has answered a sign of life. */
+  welcome() {
+    this.isAnswered = true;
   }
 
   be(state) {
     if (state === this.state) return;
     this.state = state;
     this.onChange(state);
+    if (state !== "live") this.greet();  // the last one may have been lost
   }
 
   /** Send a message; false if there is nobody to send it to. */
@@ -49,6 +56,7 @@ class Line {
     }
   }
 
+  /** Say that a page is there. */
   greet() {
     this.greeted = Date.now();
     this.isAnswered = false;
@@ -57,7 +65,7 @@ class Line {
 
   async tick() {
     const now = Date.now();
-    if (this.isAnswered ? now - this.greeted > HELLO : now - this.greeted > 2 * HELLO) this.greet();
+    if (now - this.greeted > (this.isAnswered ? HELLO : FORGOTTEN)) this.greet();
     const silence = now - this.heard;
     const isTied = await this.tie();
     if (silence > LOST || (!isTied && silence > QUIET)) this.be("lost");

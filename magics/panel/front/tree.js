@@ -1,6 +1,6 @@
 // The tree of snapshots as a picture: a lane for each branch, a row for each snapshot, and the rows as an accessible tree.
 
-const ROW = 28;
+const ROW = 30;
 const LANE = 16;
 const MARGIN = 12;
 const MOST_LANES = 8;
@@ -66,7 +66,7 @@ function picture(rows) {
     const kind = row.snapshot.here ? "nbhull-dot nbhull-here" : row.snapshot.auto ? "nbhull-dot nbhull-auto" : "nbhull-dot";
     drawing.append(make("svg:circle", { class: kind, cx: x, cy: y, r: row.snapshot.here ? 6 : 4.5 }));
   }
-  return { drawing, width };
+  return drawing;
 }
 
 /** The marks of a snapshot: what is special about it. */
@@ -85,6 +85,7 @@ class SnapshotTree {
     this.onChoose = onChoose;
     this.rows = [];
     this.chosen = null;
+    this.filled = new WeakMap();
     this.list = make("div", {
       role: "tree", "aria-label": "Snapshots", class: "nbhull-tree-rows",
       on: { keydown: (event) => this.key(event), click: (event) => this.click(event) },
@@ -93,36 +94,54 @@ class SnapshotTree {
     this.element = make("div", { class: "nbhull-tree" }, this.rails, this.list);
   }
 
-  /** Draw these snapshots; the chosen one stays, and the focus with it. */
+  /** Draw these snapshots; the chosen one stays, and the focus with it. Who stood where the container stands goes with it. */
   draw(snapshots) {
     const began = performance.now();
     const hadFocus = this.list.contains(document.activeElement);
     const isFirst = this.rows.length === 0;
+    const before = this.current();
+    const follows = !before || before.here || !this.rows.some((row) => row.snapshot.here);
     this.rows = arrange(snapshots);
-    if (!this.rows.some((row) => row.snapshot.id === this.chosen)) {
-      const here = this.rows.find((row) => row.snapshot.here) || this.rows[0];
+    const here = this.rows.find((row) => row.snapshot.here) || this.rows[0];
+    if (follows || !this.rows.some((row) => row.snapshot.id === this.chosen)) {
       this.chosen = here ? here.snapshot.id : null;
     }
-    const { drawing } = picture(this.rows);
-    this.rails.replaceChildren(drawing);
-    this.list.replaceChildren(...this.rows.map((row) => this.item(row)));
-    if (hadFocus) this.focus(false);
-    if (isFirst) this.reveal();
+    this.rails.replaceChildren(picture(this.rows));
+    this.place();
+    if (hadFocus && !this.list.contains(document.activeElement)) this.focus(false);
+    if (isFirst || (before && before.id !== this.chosen)) this.reveal();
     this.element.dataset.drawn = (performance.now() - began).toFixed(1);
     const chosen = this.current();
     if (chosen) this.onChoose(chosen, false);
   }
 
-  item(row) {
+  /** Have the rows' elements in their order. Those that stay are not touched, so that focus and readers stay too. */
+  place() {
+    const known = new Map([...this.list.children].map((item) => [item.dataset.id, item]));
+    let next = this.list.firstElementChild;
+    for (const row of this.rows) {
+      const { id } = row.snapshot;
+      const item = known.get(id) || make("div", { role: "treeitem", class: "nbhull-row", "data-id": id });
+      known.delete(id);
+      this.fill(item, row);
+      if (item === next) next = item.nextElementSibling;
+      else this.list.insertBefore(item, next);
+    }
+    for (const item of known.values()) item.remove();
+  }
+
+  fill(item, row) {
     const { snapshot } = row;
     const isChosen = snapshot.id === this.chosen;
-    return make(
-      "div",
-      {
-        role: "treeitem", class: "nbhull-row", "data-id": snapshot.id, tabindex: isChosen ? "0" : "-1",
-        "aria-level": row.level, "aria-selected": isChosen ? "true" : "false",
-        "aria-current": snapshot.here ? "true" : null, title: momentText(snapshot.created) || null,
-      },
+    const state = JSON.stringify([snapshot, row.level, isChosen]);
+    if (this.filled.get(item) === state) return;
+    this.filled.set(item, state);
+    item.setAttribute("aria-level", row.level);
+    item.title = [snapshot.name, snapshot.note, momentText(snapshot.created)].filter(Boolean).join("\n");
+    if (snapshot.here) item.setAttribute("aria-current", "true");
+    else item.removeAttribute("aria-current");
+    this.mark(item, isChosen);
+    item.replaceChildren(
       make("span", { class: "nbhull-name" }, snapshot.name),
       ...marks(snapshot).map(([kind, text]) => make("span", { class: `nbhull-mark nbhull-mark-${kind}` }, text)),
       make("span", { class: "nbhull-note" }, snapshot.note || ""),
@@ -131,11 +150,15 @@ class SnapshotTree {
     );
   }
 
+  mark(item, isChosen) {
+    item.tabIndex = isChosen ? 0 : -1;
+    item.setAttribute("aria-selected", String(isChosen));
+  }
+
   /** Have the ages say what is true now. */
   age() {
     for (const span of this.list.querySelectorAll(".nbhull-ago")) {
-      const text = agoText(Number(span.dataset.moment));
-      if (span.textContent !== text) span.textContent = text;
+      putText(span, agoText(Number(span.dataset.moment)));
     }
   }
 
@@ -147,15 +170,8 @@ class SnapshotTree {
   choose(index, takeFocus = true) {
     const row = this.rows[index];
     if (!row) return;
-    const old = this.find(this.chosen);
-    if (old) {
-      old.tabIndex = -1;
-      old.setAttribute("aria-selected", "false");
-    }
     this.chosen = row.snapshot.id;
-    const item = this.find(this.chosen);
-    item.tabIndex = 0;
-    item.setAttribute("aria-selected", "true");
+    this.place();
     if (takeFocus) this.focus(true);
     this.onChoose(row.snapshot, true);
   }

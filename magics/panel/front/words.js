@@ -47,3 +47,8 @@ function momentText(moment) {
 function clockText(moment) {
   return new Date(moment * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
+
+/** Have an element say something; nothing is touched where it says that already, so that readers stay calm. */
+function putText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
