@@ -4,6 +4,7 @@ saved, loaded; and the memory that a pull takes."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -12,12 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from harness import Measurement, Result, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
+from nbhull.runtime.engine import Engine  # noqa: E402
 from support import debian_root  # noqa: E402
 from support.peers import Peer, direct, docker, podman  # noqa: E402
 from support.registry import Registry  # noqa: E402
@@ -31,8 +34,10 @@ UNLIMITED = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 NEEDS = {"docker-registry": "docker-registry", "mmdebstrap": "mmdebstrap", "podman": "podman",
          "dockerd": "docker.io", "setpriv": "util-linux"}  # fmt: skip
 """programs, and the Debian packages that they come in"""
-LARGE = 400 << 20
-"""bytes of the one layer whose pull is looked at for memory"""
+LAYERS: tuple[tuple[int, Literal["gzip", "zstd"]], ...] = (
+    (10, "gzip"), (300, "gzip"), (300, "zstd"), (1500, "gzip"), (1500, "zstd"),
+)  # fmt: skip
+"""megabytes and compression of layers whose pull is looked at for memory"""
 GLANCE = 0.01
 """seconds between two looks at what processes have in memory"""
 
@@ -57,8 +62,8 @@ class Hull:
         return time.perf_counter() - started
 
     def peak(self, *words: str | Path) -> float:
-        """The most bytes that the processes of a verb have in memory together, what they share counted in each. They
-        are told by their environment, since the forks that unpack layers are nobody's children any more."""
+        """The most bytes that the processes of a verb have in memory together. They are told by their environment,
+        since the forks that unpack layers are nobody's children any more."""
         mark = f"NBHULL_HOME={self.environment['NBHULL_HOME']}\0".encode()
         ours: dict[int, bool] = {}
         with subprocess.Popen([NBHULL, *words], env=self.environment, stdout=subprocess.DEVNULL) as process:
@@ -84,11 +89,13 @@ def environment(pid: int) -> bytes:
 
 
 def resident(pid: int) -> int:
-    """Bytes that a process has in memory; none where it has ended."""
+    """Bytes that a process has in memory, what it shares with others by its share (smaps_rollup of proc_pid_smaps(5));
+    none where it has ended."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
 
 
 def make_image(folder: str, registry: Registry) -> str:
@@ -217,28 +224,78 @@ def loads(name: str, hull: Hull, peers: Peers, folder: str, rounds: int) -> Resu
     return compare("image of 350 MB: load", with_hull, with_peer, peers, rounds)
 
 
-def memory(folder: str, registry: Registry) -> Result:
-    """Of a pull whose one layer is large, half of it in one file."""
+def updates(name: str, hull: Hull, peers: Peers, rounds: int) -> Result:
+    """Pull of the same image with another last layer of a megabyte, where the layers below are here already."""
+    tags = (f"{name.rpartition(':')[0]}:update-{number}" for number in range(1_000_000))
+
+    def published() -> str:
+        """A new one in the registry, made by a store that the pulls have nothing of."""
+        origin = Hull(str(Path(hull.environment["NBHULL_HOME"]).parent / "origin"))
+        target = next(tags)
+        origin.run("run", "--name", "changed", "--network", "none", "large", "sh", "-c", SCRIPT)
+        origin.run("snapshot", "changed", "changed")
+        origin.run("push", "-q", "changed", target)
+        origin.run("rm", "changed")
+        origin.run("rmi", "changed")
+        os.sync()
+        return target
+
+    def with_hull() -> float:
+        target = published()
+        seconds = hull.seconds("pull", "-q", target)
+        hull.run("rmi", target)
+        return seconds
+
+    def with_peer(peer_name: str, peer: Peer) -> Measurement:
+        def measurement() -> float:
+            target = published()
+            seconds = peer.seconds("pull", "-q", *plain(peer_name), target)
+            peer.run("rmi", "-f", target)
+            return seconds
+
+        return measurement
+
+    return compare("image of 350 MB: pull of a changed last megabyte", with_hull, with_peer, peers, rounds)
+
+
+def make_layer(folder: str, origin: Hull, name: str, megabytes: int, kind: Literal["gzip", "zstd"]) -> None:
+    """An image of one layer in the registry, half of it in one file, of which a quarter cannot be compressed."""
+    def block() -> bytes:
+        return (os.urandom(1 << 16) + bytes(3 << 16)) * 4
+
     root = Path(folder, "root")
     root.mkdir()
-    (root / "large").write_bytes(os.urandom(1 << 20) * (LARGE >> 21))
-    for number in range(LARGE >> 21):
-        (root / f"file-{number}").write_bytes(os.urandom(1 << 20))
-    origin, hull = Hull(f"{folder}/origin"), Hull(f"{folder}/memory")
+    with open(root / "large", "wb") as large:
+        for _ in range(megabytes // 2):
+            large.write(block())
+    for number in range(megabytes // 2):
+        (root / f"file-{number}").write_bytes(block())
     with subprocess.Popen(["tar", "-C", root, "-cf", "-", "."], stdout=subprocess.PIPE) as tar:
         subprocess.run([NBHULL, "import", "-", "one"], check=True, env=origin.environment, stdin=tar.stdout,
                        stdout=subprocess.DEVNULL)  # fmt: skip
     shutil.rmtree(root)
-    name = f"{registry.host}/bench/one:1"
+    with Engine(origin.environment["NBHULL_HOME"]) as engine:
+        for layer in json.loads(engine.catalog.find("one")["layers"]):
+            engine.catalog.layers.packed(layer, kind)
     origin.run("push", "-q", "one", name)
+    origin.run("rmi", "one")
 
-    def measurement() -> float:
-        most = hull.peak("pull", "-q", name)
-        hull.run("rmi", name)
-        return most
 
-    samples = measure({"nbhull": measurement}, rounds=3, warmups=0)
-    return Result("pull of a layer of 400 MB: memory of all processes", samples, target_mb=150, unit="MB")
+def memory(folder: str, registry: Registry) -> Iterator[Result]:
+    """Of a pull of one layer, by its size and compression."""
+    origin, hull = Hull(f"{folder}/origin"), Hull(f"{folder}/memory")
+    for megabytes, kind in LAYERS:
+        name = f"{registry.host}/bench/one:{megabytes}-{kind}"
+        make_layer(folder, origin, name, megabytes, kind)
+
+        def measurement(name: str = name) -> float:
+            most = hull.peak("pull", "-q", name)
+            hull.run("rmi", name)
+            return most
+
+        samples = measure({"nbhull": measurement}, rounds=2, warmups=0)
+        title = f"pull of a layer of {megabytes} MB ({kind}): memory of all processes"
+        yield Result(title, samples, target_mb=150, unit="MB")
 
 
 def benchmarks(quick: bool) -> Iterator[Result]:
@@ -264,9 +321,10 @@ def benchmarks(quick: bool) -> Iterator[Result]:
         for peer_name, peer in peers.items():
             peer.run("pull", "-q", *plain(peer_name), name)
         yield pushes(name, hull, peers, rounds=3)
+        yield updates(name, hull, peers, rounds=3)
         yield saves(name, hull, peers, folder, rounds=2)
         yield loads(name, hull, peers, folder, rounds=2)
-        yield memory(folder, registry)
+        yield from memory(folder, registry)
 
 
 if __name__ == "__main__":

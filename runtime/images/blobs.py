@@ -13,11 +13,14 @@ from types import TracebackType
 from typing import BinaryIO
 
 from nbhull.runtime.errors import InvalidInput, NotFound
+from nbhull.runtime.linux.files import begin_writeback
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 LARGEST_DOCUMENT = 4 << 20
 """bytes of a manifest, an index or a configuration (as registries limit them)"""
 PIECE = 1 << 20
+WRITEBACK = 16 << 20
+"""bytes after which those of a blob are sent to the disk"""
 
 
 def parse_digest(text: object, what: str = "digest") -> str:
@@ -118,6 +121,8 @@ class Writer:
         """bytes hashed so far"""
         self.earlier = os.fstat(self.file.fileno()).st_size
         """bytes of an earlier try, which `replay` gives"""
+        self.begun = self.earlier
+        """bytes that are on their way to the disk, so that `commit` does not wait for all of them"""
         self.committed = False
         self.known = ""
         """the digest, where another process has made it"""
@@ -148,6 +153,9 @@ class Writer:
         rest = memoryview(piece)
         while rest:
             rest = rest[os.write(self.file.fileno(), rest) :]
+        if self.size - self.begun >= WRITEBACK:
+            begin_writeback(self.file.fileno(), self.begun, self.size - self.begun)
+            self.begun = self.size
 
     @property
     def found(self) -> str:
@@ -161,7 +169,7 @@ class Writer:
     def restart(self) -> None:
         """Forget all that was written."""
         os.ftruncate(self.file.fileno(), 0)
-        self.hash, self.size, self.earlier = hashlib.sha256(), 0, 0
+        self.hash, self.size, self.earlier, self.begun = hashlib.sha256(), 0, 0, 0
 
     def commit(self, expected: str | None = None) -> str:
         """Give the blob its name; its digest. Raises InvalidInput where another was expected: then nothing is kept."""

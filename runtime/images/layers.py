@@ -27,6 +27,7 @@ from nbhull.runtime.images.documents import OCI_LAYER, Descriptor
 from nbhull.runtime.images.pack import Packer, write_packed
 from nbhull.runtime.images.workshop import Workshop
 from nbhull.runtime.launcher import wire
+from nbhull.runtime.linux.files import syncfs
 from nbhull.runtime.store import Store
 
 F_SETPIPE_SZ = 1031
@@ -125,6 +126,7 @@ class Layers:
                         "ask where the image comes from",
                     )
                 kept = writer.commit(digest)
+                self.settle()
                 kind = kind_of(beginning)
                 return self.keep(
                     part,
@@ -153,6 +155,7 @@ class Layers:
         os.mkdir(self.store.path(part), 0o700)
         try:
             facts = self.unpack(feed, f"{part}/root", whiteouts=False)
+            self.settle()
             return self.keep(part, Layer(identity, int(facts["size"])))
         finally:
             self.workshop.ask("delete", path=part)
@@ -193,6 +196,14 @@ class Layers:
             finally:
                 os.close(write_end)
             return wire.receive_answer(channel)[1]
+
+    def settle(self) -> None:
+        """Wait until what was unpacked is on the disk, since its row tells that it is there, whatever happens."""
+        folder = os.open(self.store.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syncfs(folder)
+        finally:
+            os.close(folder)
 
     def keep(self, part: str, layer: Layer) -> Layer:
         """Give an unpacked layer its name and its row; one of the same content that is there stands for it."""

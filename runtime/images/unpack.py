@@ -36,7 +36,7 @@ KEPT = (b"user.", b"security.capability", b"system.posix_acl_access", b"system.p
 MOST_ENTRIES = 5_000_000
 RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-AHEAD = 8
+AHEAD = 4
 """pieces that are decompressed before they are needed"""
 
 

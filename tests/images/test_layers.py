@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nbhull.runtime.errors import HullError, InvalidInput
-from nbhull.runtime.images import compression
+from nbhull.runtime.images import compression, layers
 from nbhull.runtime.images.catalog import Catalog
 from nbhull.runtime.images.documents import make_config
 from support.boxes import Box
@@ -315,6 +315,17 @@ def test_file_capabilities_survive(catalog: Catalog, small: str) -> None:
     assert blob
     with catalog.blobs.open(blob) as opened, tarfile.open(fileobj=io.BytesIO(gzip.decompress(opened.read()))) as tar:
         assert tar.getmembers()[0].pax_headers["SCHILY.xattr.security.capability"] == value
+
+
+def test_a_layer_gets_its_row_once_its_files_are_on_the_disk(
+    catalog: Catalog, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar = archive(file("new", os.urandom(64)))
+    diff_id = f"sha256:{hashlib.sha256(tar).hexdigest()}"
+    rows = []
+    monkeypatch.setattr(layers, "syncfs", lambda fd: rows.append(catalog.layers.with_diff_id(diff_id)))
+    assert catalog.layers.ingest(pieces(tar)).diff_id == diff_id
+    assert rows == [None]
 
 
 @pytest.mark.requires("root")  # others always need the worker
