@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = os.path.dirname(__file__)
 PACKAGE = "nbhull.runtime"
-FOLDERS = ("", "cgroups", "launcher", "linux", "policy", "snapshots", "verbs", "verbs/groups")
+FOLDERS = ("", "cgroups", "doctor", "launcher", "linux", "policy", "snapshots", "verbs", "verbs/groups")
 """of ROOT: those with modules that a start may need"""
 PLACE = f"{ROOT}/__pycache__/bundle.{sys.implementation.cache_tag}-{sys.flags.optimize}"
 HEAD = b"%s %s\n" % (MAGIC_NUMBER, os.fsencode(ROOT))

@@ -40,13 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str]) -> int:
     in_foreground = words[:1] == ["run"] or words[:1] == ["exec"]
+    begun = None
     try:
+        if words[:1] == ["run"] and "--help" not in words:
+            begun = begin_launcher()
         verb, values = parse(words)
     except HullError as error:
+        if begun is not None:
+            begun.close()
         _complain(error)
         return OWN_FAILURE if in_foreground else WRONG_USAGE
     try:
-        result = _execute(verb, values)
+        result = _execute(verb, values, begun)
     except HullError as error:
         _complain(error)
         return _foreground_status(error) if in_foreground else FAILED
@@ -68,12 +73,11 @@ def _foreground_status(error: HullError) -> int:
     return OWN_FAILURE
 
 
-def _execute(verb: Verb, values: dict[str, Any]) -> Result:
+def _execute(verb: Verb, values: dict[str, Any], begun: Client | None) -> Result:
     if not verb.needs_engine:
+        if begun is not None:
+            begun.close()
         return execute(verb, values, None)
-    begun = None
-    if verb.name == "run":
-        begun = begin_launcher()
     from nbhull.runtime.engine import Engine
 
     with Engine(fork=True, begun=begun) as engine:

@@ -54,7 +54,7 @@ class Engine:
         `begun`: a launcher of that store that is starting already (`client.begin`); it is the engine's from here on.
         Raises HostUnable when the store cannot be used."""
         try:
-            self.store = Store(os.fspath(home or default_home()))
+            self.store = Store(os.fspath(home or default_home()), ends=fork)
         except BaseException:
             if begun is not None:
                 begun.close()

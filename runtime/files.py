@@ -45,6 +45,8 @@ def raise_folders(top: int, name: str) -> list[str]:
             try:
                 os.unlink(inner, dir_fd=folder)
             except IsADirectoryError:
+                if remove_empty(inner, folder):
+                    continue
                 new = os.urandom(16).hex()
                 opened = open_folder(inner, folder)  # for a folder's parent to change, it must be writable
                 try:
@@ -61,6 +63,17 @@ def raise_folders(top: int, name: str) -> list[str]:
     finally:
         os.close(folder)
     return raised
+
+
+def remove_empty(name: str, at: int) -> bool:
+    """Delete a folder if nothing is in it."""
+    try:
+        os.rmdir(name, dir_fd=at)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def open_folder(path: str, at: int | None = None) -> int:

@@ -11,13 +11,14 @@ import os
 
 from nbhull.runtime import usermap
 from nbhull.runtime.errors import HostUnable, InvalidInput, SyscallFailed
-from nbhull.runtime.lean import socket
+from nbhull.runtime.lean import Lock, socket
 from nbhull.runtime.linux.process import has_capability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from nbhull.runtime.linux.nftables import Tables
     from nbhull.runtime.model import ContainerSpec, Network, Port
 
 MODES: tuple[Network, ...] = ("host", "nat", "none")
@@ -111,14 +112,48 @@ def find_means() -> Means:
     return Means(program)
 
 
+class Probe:
+    """What tells whether nftables can be used, for a `with` that has it alone.
+
+    Its socket stays open: the kernel closes one of nftables' only after the tables that others have just given up have
+    gone, which takes grace periods."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.tables: Tables | None = None
+        self.pid = 0
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and self.tables is not None:
+            self.tables.close()
+            self.tables = None
+        self.lock.release()
+
+    def dropping_forward(self) -> str:
+        """As `Tables.dropping_forward`. Raises what `Tables.probe` does, and OSError."""
+        from nbhull.runtime.linux.nftables import Tables
+
+        if self.pid != os.getpid():  # a fork would share it with its parent, or has closed it
+            if self.tables is not None:
+                self.tables.socket.detach()
+            self.tables, self.pid = None, os.getpid()
+        if self.tables is None:
+            self.tables = Tables()
+        self.tables.probe()
+        return self.tables.dropping_forward()
+
+
+PROBE = Probe()
+
+
 def why_no_veth() -> str:
     """Why this process cannot filter with nftables; empty if it can."""
-    from nbhull.runtime.linux.nftables import Tables
-
     try:
-        with Tables() as tables:
-            tables.probe()
-            foreign = tables.dropping_forward()
+        with PROBE:
+            foreign = PROBE.dropping_forward()
     except (SyscallFailed, OSError) as error:
         return f"nftables cannot be used: {os.strerror(error.errno or 0)}"
     if foreign:

@@ -56,6 +56,6 @@ def sweep_ended() -> None:
         except FileNotFoundError:
             continue
         if not young and not is_running(folder):
-            from nbhull.runtime.launcher.broker import sweep
+            from nbhull.runtime.launcher.sweeping import sweep
 
             sweep(folder)

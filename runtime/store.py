@@ -116,6 +116,8 @@ with recursive chain (id, below) as (
 ) select id, below from chain limit 50
 """
 """a layer and those below it, not all of them if there are many"""
+PAGES = 200
+"""of changes that are gathered before they are written back; the first to open an index reads what there is of them"""
 BUSY = 10.0
 """seconds to wait for another process's transaction"""
 
@@ -123,8 +125,10 @@ BUSY = 10.0
 class Store:
     """A store at a folder of the user's own; thread-safe, and shared among processes."""
 
-    def __init__(self, home: str) -> None:
-        """Open, and make where it is missing. Raises HostUnable when the folder cannot be used."""
+    def __init__(self, home: str, *, ends: bool = False) -> None:
+        """Open, and make where it is missing. `ends`: this process ends when it is done with it. Raises HostUnable when
+        the folder cannot be used."""
+        self.ends = ends
         self.home = os.path.abspath(home)
         self.lock = RLock()
         try:
@@ -135,6 +139,7 @@ class Store:
             )
             self.database.row_factory = sqlite3.Row
             self.database.execute("pragma synchronous = normal")
+            self.database.execute(f"pragma wal_autocheckpoint = {PAGES}")
             self.prepare()
         except OSError as error:
             raise HostUnable(
@@ -171,8 +176,10 @@ class Store:
         return Transaction(self)
 
     def close(self) -> None:
-        """Close the index; idempotent."""
-        self.database.close()
+        """Close the index; idempotent. A process that ends leaves it to its end: whoever is the last to close an index
+        writes all back, which waits for the disk, and does again when the next one begins to write."""
+        if not self.ends:
+            self.database.close()
 
     def query(self, statement: str, *values: object) -> list[sqlite3.Row]:
         """The rows of a statement."""

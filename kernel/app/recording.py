@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import sys
+import threading
 from typing import Any
 
 from nbhull.kernel.replay.outputs import KINDS, Collector, condensed, normal_form
@@ -28,7 +29,11 @@ class Recorder:
         self.collector: Collector | None = None
         self.ended: str | None = None
         """the code of a cell that has ended, and part of whose output may not have been published"""
+        self.replier = 0
+        """the thread that has replied to that cell, and is about to say that the kernel is idle; 0 if none"""
         self.has_failed = False
+        self.complaint = ""
+        """why nothing is written down any more, until the next cell says so"""
         self.publish = session.send
         session.send = self.send
 
@@ -41,28 +46,36 @@ class Recorder:
             if kind in KEPT:
                 collector.take(kind, said)
             elif kind == "execute_reply" and self.ended is not None:
-                self.finish()  # the kernel has published what was written to its streams by now
+                self.replier = threading.get_ident()
+            elif kind == "status" and self.replier == threading.get_ident() and said["execution_state"] == "idle":
+                sent = self.publish(stream, message, content, *args, **kwargs)
+                self.finish()
+                return sent
         return self.publish(stream, message, content, *args, **kwargs)
 
     def begin(self) -> None:
         """A cell begins."""
         self.finish()
         self.collector = Collector()
+        if self.complaint:
+            print(f"nbhull: cells are not written down for a replay any more: {self.complaint}", file=sys.stderr)
+            self.complaint = ""
 
     def end(self, code: str) -> None:
-        """It has ended. It is written down when it is replied to, since waiting here for its output to be published
-        would take the time of two changes of threads, or by `finish`."""
+        """It has ended. It is written down by `finish`: when the kernel has replied to it and said that it is idle,
+        since then all of its output is published, and nobody waits."""
         self.ended = code
 
     def finish(self) -> None:
         """Write down a cell that has ended, and all of whose output is published."""
         collector, self.collector = self.collector, None
         code, self.ended = self.ended, None
+        self.replier = 0
         if collector is not None and code is not None:
             self.note(cell=code, form=condensed(normal_form(collector.outputs)))
 
     def note(self, **entry: Any) -> None:
-        """Write down that something happened. Where that cannot be, say so and do it no more."""
+        """Write down that something happened. Where that cannot be, the next cell says so, and it is done no more."""
         if self.has_failed:
             return
         try:
@@ -73,4 +86,4 @@ class Recorder:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             self.has_failed = True
-            print(f"nbhull: cells are not written down for a replay any more: {error.strerror}", file=sys.stderr)
+            self.complaint = str(error.strerror)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from nbhull.runtime.cgroups.base import Version, remove_when_empty
 from nbhull.runtime.cgroups.hierarchies import Hierarchies, Place
@@ -14,6 +13,7 @@ from nbhull.runtime.linux.process import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 VERSIONS: dict[int, Version] = {1: Version1(), 2: Version2()}

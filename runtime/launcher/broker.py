@@ -17,11 +17,12 @@ from nbhull.runtime.files import remove_tree
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.launcher.child import last_act
 from nbhull.runtime.launcher.client import LOCK, SOCKET
-from nbhull.runtime.launcher.connection import FORWARDING, Connections
+from nbhull.runtime.launcher.connection import Connections
 from nbhull.runtime.launcher.entering import become_holder
 from nbhull.runtime.launcher.limiter import LATER, Limiter
 from nbhull.runtime.launcher.nodes import make_device
 from nbhull.runtime.launcher.quota import GLANCE
+from nbhull.runtime.launcher.sweeping import GROUPS, sweep
 from nbhull.runtime.lean import Socket, signal, socket
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.model import ContainerSpec
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-IDLE = 10
+IDLE = 2
 """milliseconds without a request after which a spare init is prepared"""
 SPARE = "spare"
 """what the spare init's connection goes by until it is a container's"""
-STAGE, GROUPS = "stage", "cgroups"
-"""in a launcher's folder: where the holder mounts; the cgroup folders it made, for who cleans up after a killed one"""
+STAGE = "stage"
+"""in a launcher's folder: where the holder mounts"""
 
 
 class Launcher:
@@ -48,6 +49,11 @@ class Launcher:
         self.keep_spare = keep_spare
         self.wanted: dict[str, Any] = {}
         """the network that the spare init is made with: the last one that was started"""
+        self.preparing: cgroups.Group | None = None
+        """the groups of a spare init that is being made"""
+        self.prepared: Socket | None = None
+        """where the holder answers for the spare init; open until the next one, so that no other descriptor gets its
+        number while events wait to be served"""
         self.server = server
         self.folder = folder
         self.store = store
@@ -139,7 +145,7 @@ class Launcher:
     def step(self) -> bool:
         """Wait for one event and handle it; False when the server or the holder has gone."""
         limiter = self.limiter
-        wants_spare = self.keep_spare and not self.is_prepared()
+        wants_spare = self.keep_spare and self.preparing is None and not self.is_prepared()
         looks = limiter.later or limiter.quotas.kept
         wait = LATER[0] if looks else IDLE if wants_spare else None
         events = self.poll.poll(1000 * GLANCE if limiter.quotas.by_name else wait)
@@ -163,6 +169,8 @@ class Launcher:
                     self.connections.attach(fields["container"], descriptors)
                 else:
                     self.forget(fields["container"])
+            elif self.preparing is not None and self.prepared is not None and fd == self.prepared.fileno():
+                self.finish_preparing()
             elif fd in self.connections.waiting:
                 self.connections.finish(fd)
             elif fd == self.listener.fileno():
@@ -252,6 +260,7 @@ class Launcher:
 
     def discard_spare(self) -> None:
         """End a spare init that is not like what is wanted."""
+        self.finish_preparing()
         if self.limiter.spare is not None:
             self.ask_holder({"op": "discard_spare"})
             group, self.limiter.spare = self.limiter.spare, None
@@ -268,24 +277,41 @@ class Launcher:
 
     def prepare(self) -> None:
         """Have a spare init made, in cgroups and with a network of its own: entering cgroups waits for the kernel's
-        grace periods, and a network for its helper, which the next container's start then need not."""
+        grace periods, and a network for its helper, which the next container's start then need not. Requests are
+        served meanwhile."""
         self.discard_spare()
         self.wanted = self.wanted or network.plan(ContainerSpec()).request()
         group = self.limiter.make_spare(self.processes())
         self.note_groups(group)
         descriptors = group.open_procs()
-        self.connections.add(SPARE, self.wanted)
+        answered, theirs = wire.pair()
         try:
-            namespaces = self.ask_holder({"op": "prepare", "private": self.wanted["mode"] != "host"}, descriptors)
+            with theirs:
+                request = {"op": "prepare", "network": self.wanted["mode"]}
+                wire.send_request(self.holder, request, [theirs.fileno(), *descriptors])
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        self.connections.add(SPARE, self.wanted)
+        if self.prepared is not None:
+            self.prepared.close()
+        self.preparing, self.prepared = group, answered
+        self.poll.register(answered, select.POLLIN)
+
+    def finish_preparing(self) -> None:
+        """Wait for the spare init that is being made, if there is one, and begin to connect it."""
+        if self.preparing is None or self.prepared is None:
+            return
+        group, self.preparing = self.preparing, None
+        self.poll.unregister(self.prepared)
+        try:
+            namespaces = wire.receive_answer(self.prepared)[2]
             if namespaces:
                 self.connections.attach(SPARE, namespaces)
         except BaseException:
             self.connections.remove(SPARE)
             group.remove()
             raise
-        finally:
-            for fd in descriptors:
-                os.close(fd)
         self.limiter.spare = group
 
     def processes(self) -> list[int]:
@@ -294,6 +320,7 @@ class Launcher:
 
     def do_start(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Add what the holder cannot make itself, then hand on: cgroups, and folders idmapped for root."""
+        self.finish_preparing()
         name = request["container"]
         extra: list[int] = []
 
@@ -458,19 +485,3 @@ class Launcher:
             os.waitpid(self.holder_pid, 0)
         self.connections.close()
         sweep(self.folder)
-
-
-def sweep(folder: str) -> None:
-    """Remove a launcher's folder, the cgroups and the forwarding that it noted; its processes have ended or are
-    ending."""
-    if os.path.exists(f"{folder}/{FORWARDING}"):
-        from nbhull.runtime.launcher.veth import switch_forwarding_off
-
-        switch_forwarding_off()
-    noted = cgroups.read(f"{folder}/{GROUPS}").split("\n")
-    groups = list(dict.fromkeys(line for line in noted if line))
-    for group in groups:
-        cgroups.thaw(group)
-    for group in groups:
-        cgroups.remove_when_empty(group)
-    remove_tree(folder)

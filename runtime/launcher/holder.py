@@ -20,7 +20,6 @@ from nbhull.runtime.launcher.overlay import Stage
 from nbhull.runtime.launcher.parts import Part, close_parts, descriptors_of
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import mount as linux_mount
-from nbhull.runtime.linux import netlink
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.usermap import Extent, UserMap
 
@@ -38,6 +37,9 @@ LATER = (
     "launcher.move", "launcher.moving", "launcher.listing", "snapshots.chains", "launcher.flatten",
 )  # fmt: skip
 """modules that a holder may come to need, and a container's start does not (`bundle.hold`)"""
+
+QUIET = 20
+"""milliseconds without a request after which what has served is taken away"""
 
 OOM_SCORE = 500
 """added to the score by which Linux chooses what to kill when the whole machine is out of memory (proc(5),
@@ -115,7 +117,10 @@ class Holder:
         self.poll.register(self.launcher, select.POLLIN)
         gc.freeze()  # so that a fork's collector does not copy all pages
         while True:
-            for fd, _ in self.poll.poll():
+            events = self.poll.poll(QUIET if self.stage.served else None)
+            if not events:
+                self.stage.tidy()
+            for fd, _ in events:
                 if fd == self.launcher.fileno():
                     received = wire.receive_request(self.launcher)
                     if received is None:
@@ -153,7 +158,7 @@ class Holder:
 
     def do_prepare(self, request: dict[str, Any], descriptors: list[int], channel: Socket) -> None:
         """Make a spare init; the descriptors are cgroup.procs files."""
-        self.spare = self.fork_init(descriptors, private=request["private"])
+        self.spare = self.fork_init(descriptors, request["network"], is_spare=True)
         wire.send_answer(channel, "prepared", self.spare.namespaces)
         self.spare.close_namespaces()
 
@@ -172,7 +177,7 @@ class Holder:
             held, self.spare = self.spare, None
         else:
             groups = [descriptors[index] for index in request["cgroups"]]
-            held = self.fork_init(groups, private=request["network"]["mode"] != "host")
+            held = self.fork_init(groups, request["network"]["mode"], is_spare=False)
             if held.namespaces:  # at once, so that the launcher connects it while the mounts are made
                 wire.send_answer(self.launcher, "namespaces", held.namespaces, container=request["container"])
                 held.close_namespaces()
@@ -228,13 +233,14 @@ class Holder:
         self.poll.register(held.pidfd, select.POLLIN)
         wire.send_answer(channel, "running", pid=held.pid)
 
-    def fork_init(self, groups: list[int], *, private: bool) -> Held:
-        """Fork a container's init into its namespaces, the network's too if that is `private`, and give it its ids."""
+    def fork_init(self, groups: list[int], network: str, *, is_spare: bool) -> Held:
+        """Fork a container's init into its namespaces, and give it its ids. `network`: which mode of network it has."""
+        private = network != "host"
         ours, theirs = wire.pair()
         pid = linux.clone(NAMESPACES | (linux.CLONE_NEWNET if private else 0))
         if pid == 0:
             ours.close()
-            become_init(theirs, groups, self)
+            become_init(theirs, groups, self, network if is_spare else "")
         theirs.close()
         held = Held(pid, ours)
         try:
@@ -446,8 +452,9 @@ def is_folder(fd: int) -> bool:
     return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
-def become_init(holder: Socket, groups: list[int], maker: Holder) -> None:
-    """In the fork, which is process 1 of its namespace: wait for the container's plan, and become its init."""
+def become_init(holder: Socket, groups: list[int], maker: Holder, network: str) -> None:
+    """In the fork, which is process 1 of its namespace: wait for the container's plan, and become its init. `network`:
+    the mode that it will have, if there is time to prepare for it; else empty."""
     with last_act(holder, "set-up of the container"):
         gc.disable()
         linux.raise_oom_score(OOM_SCORE)
@@ -462,6 +469,8 @@ def become_init(holder: Socket, groups: list[int], maker: Holder) -> None:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         linux.prctl("PR_SET_DUMPABLE", linux.PR_SET_DUMPABLE, 0)
+        if network:
+            init.prepare_network(network)
         received = wire.receive_request(holder)
         if received is None:
             os._exit(0)
@@ -469,8 +478,8 @@ def become_init(holder: Socket, groups: list[int], maker: Holder) -> None:
         if maker.can_setgroups and not plan["confinement"]["keep_groups"]:
             os.setgroups([])
         gate = -1 if plan["gate"] is None else mounts.pop(plan["gate"])
-        if plan["network"] != "host":
-            private_network(metadata=plan["network"] == "none")
+        if not network:
+            init.prepare_network(plan["network"])
         rootfs.build(plan, mounts)
         for fd in mounts:
             os.close(fd)
@@ -483,16 +492,3 @@ def become_init(holder: Socket, groups: list[int], maker: Holder) -> None:
         wire.send_answer(holder, "ready", [namespace])
         os.close(namespace)
         init.Init(holder, plan["confinement"], plan["processes"], gate, can_setgroups=maker.can_setgroups).run()
-
-
-def private_network(*, metadata: bool) -> None:
-    """In a new network namespace: the loopback interface, and what Docker allows there, low ports for all users.
-
-    Without `metadata` no packet leaves for link-local addresses, at which clouds tell their machines' secrets."""
-    linux.raise_loopback()
-    linux.write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
-    if not metadata:
-        with netlink.Routes() as routes:
-            routes.add_route("169.254.0.0", 16, unreachable=True)
-            if netlink.has_ipv6():
-                routes.add_route("fd00:ec2::", 32, unreachable=True)

@@ -15,6 +15,7 @@ from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullErr
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.launcher.connection import pass_gate
 from nbhull.runtime.lean import Socket, signal
+from nbhull.runtime.linux import netlink
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.linux.seccomp import load_filter
 
@@ -45,6 +46,21 @@ def confine(confinement: dict[str, Any], last_capability: int) -> None:
     if confinement["seccomp"] and confinement["filter_init"]:
         load_filter(confinement["seccomp"])
     linux.set_capabilities(KILL, keep | KILL | BECOME)
+
+
+def prepare_network(mode: str) -> None:
+    """In a new network namespace: the loopback interface, and what Docker allows there, low ports for all users.
+
+    Where there is a way out, no packet takes it to link-local addresses, at which clouds tell a machine's secrets."""
+    if mode == "host":
+        return
+    linux.raise_loopback()
+    linux.write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+    if mode != "none":
+        with netlink.Routes() as routes:
+            routes.add_route("169.254.0.0", 16, unreachable=True)
+            if netlink.has_ipv6():
+                routes.add_route("fd00:ec2::", 32, unreachable=True)
 
 
 class Init:

@@ -41,6 +41,8 @@ class Stage:
         move_mount(self.tmpfs, folder, "the launcher's stage")
         self.base = f"/proc/self/fd/{self.tmpfs}"
         self.count = 0
+        self.served: list[str] = []
+        """places of what overlays were made of, which hold it by themselves now"""
         if isinstance(store, int):
             self.store = self.attach(store)
         else:
@@ -76,8 +78,14 @@ class Stage:
             return make_overlay(lowers, upper, work, self.base, volatile=entry.get("volatile", False))
         finally:
             if attached:
-                linux.umount2(attached, linux.MNT_DETACH)
-                os.rmdir(attached)
+                self.served.append(attached)
+
+    def tidy(self) -> None:
+        """Take away what has served, when nobody waits: unmounting waits for a grace period of the kernel's."""
+        while self.served:
+            place = self.served.pop()
+            linux.umount2(place, linux.MNT_DETACH)
+            os.rmdir(place)
 
     def part(self, entry: dict[str, Any], descriptors: list[int]) -> Part:
         """A writable part of a container: an overlay, its place and its upper folder. `like`, if given, is

@@ -36,3 +36,12 @@ def test_a_command_in_a_new_container_imports_nothing_slow(store: Path) -> None:
     assert "nbhull.runtime.engine" in modules
     assert SLOW.intersection(modules) == set()
     assert "nbhull.runtime.verbs.groups.images" not in modules, "other verbs' definitions"
+
+
+def test_nor_does_its_launcher() -> None:
+    code = "import sys; import nbhull.runtime.launcher.broker, nbhull.runtime.launcher.veth; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": package_folder()},
+    )  # fmt: skip
+    assert SLOW.intersection(done.stdout.split()) == set()

@@ -13,7 +13,7 @@ SCRIPT = """
 import contextlib, mmap, os, signal, sys, time
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.errors import ContainerLost, LauncherLost
-from nbhull.runtime.launcher.broker import sweep
+from nbhull.runtime.launcher.sweeping import sweep
 from nbhull.runtime.launcher import carrying, census, move, standstill
 from nbhull.runtime.linux import mount
 from nbhull.runtime.model import ContainerSpec, ProcessSpec
