@@ -125,6 +125,17 @@ def write() -> None:
     compiled files."""
     if sys.dont_write_bytecode:
         return
+    temporary = f"{PLACE}.{os.getpid()}"
+    try:
+        with open(temporary, "xb") as file:
+            file.writelines(content())
+        os.rename(temporary, PLACE)
+    except OSError:
+        return
+
+
+def content() -> list[bytes]:
+    """What is in the file."""
     index: dict[str, Entry] = {}
     codes: list[bytes] = []
     offset = CODES
@@ -134,15 +145,7 @@ def write() -> None:
         index[name] = source, is_package, status.st_mtime_ns, status.st_size, offset, len(codes[-1])
         offset += len(codes[-1])
     words = marshal.dumps(index)
-    head = b"%s%08d%s" % (HEAD, len(words), words)
-    temporary = f"{PLACE}.{os.getpid()}"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(head.ljust(CODES, b"\0"))
-            file.writelines(codes)
-        os.rename(temporary, PLACE)
-    except OSError:
-        return
+    return [(b"%s%08d%s" % (HEAD, len(words), words)).ljust(CODES, b"\0"), *codes]
 
 
 def modules() -> Iterator[tuple[str, str, bool]]:
