@@ -1,14 +1,14 @@
 # make run    the tour, executed in a containerized kernel      make lab    the same in JupyterLab
 # make test   checks and the whole test suite, three ways       make check  linters and types only
-# make bench  the benchmarks (bench-quick: in a minute)         make clean  what make has made
-# make pictures  the documentation's pictures, as the browser tests take them
+# make bench  the benchmarks (bench-quick: in a minute)         make docs   the documentation, as HTML
+# make clean  what make has made    make pictures  the documentation's pictures, as the browser tests take them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
-.PHONY: help run lab test check test-vm bench bench-quick pictures clean install-lab install-dev
+.PHONY: help run lab test check test-vm docs bench bench-quick pictures clean install-lab install-dev
 
 help:
 	@sed -n '1,4p' Makefile
@@ -26,7 +26,7 @@ $(VENV)/.lab: $(VENV)/.made pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@echo "installing nbhull and the development tools into $(VENV)"
-	@$(PIP) install -e '.[lab,test,dev]'
+	@$(PIP) install -e '.[lab,test,docs,dev]'
 	@touch $@ $(VENV)/.lab
 
 install-lab: $(VENV)/.lab
@@ -48,6 +48,10 @@ test: $(VENV)/.dev
 
 test-vm: $(VENV)/.dev
 	@$(BIN)/python tools/test_vm.py
+
+docs: $(VENV)/.dev
+	@$(BIN)/sphinx-build -q -W --keep-going docs build/docs
+	@echo "to read in a browser: build/docs/index.html"
 
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/run.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,5 +32,15 @@ def test_make_targets_exist(document: Path) -> None:
 
 def test_make_help_tells_of_the_targets() -> None:
     told = subprocess.run(["make", "-s", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for target in ("run", "lab", "test", "check", "bench", "bench-quick", "clean"):
+    for target in ("run", "lab", "test", "check", "bench", "bench-quick", "docs", "clean"):
         assert re.search(rf"\b{target}\b", told), target
+
+
+@pytest.mark.requires("root")
+def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
+    sphinx_build = Path(sys.executable).parent / "sphinx-build"
+    options = ["-q", "-W", "--keep-going", "-d", str(tmp_path / "trees")]
+    built = subprocess.run([sphinx_build, *options, ROOT / "docs", tmp_path / "pages"], check=False,
+                           capture_output=True, text=True)
+    assert (built.returncode, built.stderr) == (0, "")
+    assert "Engine" in (tmp_path / "pages/api.html").read_text()
