@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,8 @@ class CommandFinder:
         self.engine = engine
         self.container = container
         self.image = image
-        self.prefixes = tuple(dict.fromkeys(([prefix] if prefix else []) + list(SYSTEM_PREFIXES)))
+        own = own_prefixes(json.loads(engine.row(container)["record"]))
+        self.prefixes = tuple(dict.fromkeys((*([prefix] if prefix else []), *own, *SYSTEM_PREFIXES)))
         self.listings: dict[str, frozenset[str]] = {}
 
     def find(self, name: str) -> KernelCommand:
@@ -128,6 +129,17 @@ class CommandFinder:
         if folder not in self.listings:
             self.listings[folder] = frozenset(self.engine.listdir(self.container, folder))
         return self.listings[folder]
+
+
+def own_prefixes(record: Mapping[str, Any]) -> list[str]:
+    """Where the image's variables say that its programs are installed, but for the system's own folders, in which the
+    search ends anyway."""
+    config = record.get("config") or {}
+    variables = dict(variable.split("=", 1) for variable in config.get("env", ()))
+    folders = [variables.get("VIRTUAL_ENV", ""), variables.get("CONDA_PREFIX", "")]
+    programs = variables.get("PATH", "").split(":")
+    folders += [folder.removesuffix("/bin") for folder in programs if folder.endswith("/bin")]
+    return [folder for folder in folders if folder.startswith("/") and folder not in SYSTEM_PREFIXES]
 
 
 def runs_ipykernel(argv: list[str]) -> bool:

@@ -27,7 +27,8 @@ from nbhull.kernel.environment import for_kernel
 from nbhull.kernel.failure import KernelFailed
 from nbhull.kernel.folder import certificate_mounts, working_folder
 from nbhull.kernel.launch import Launch
-from nbhull.runtime.errors import HullError
+from nbhull.kernel.names import NOTEBOOK_VARIABLE
+from nbhull.runtime.errors import HullError, NotFound
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class ContainerProvisioner(KernelProvisionerBase):
         notices: list[str] = []
         if self.contained is None:
             config, rules = within_policy(from_kernelspec(self.settings))
-            if given is not None and (path := notebook_of(given, cwd)):
+            if path := notebook_of(given or {}, cwd):
                 config, notices = narrow(config, notebook.container_settings(path), rules)
             # a kernel's id may come back: a server that was killed leaves its containers' files
             name = f"kernel-{(self.kernel_id or 'x')[:8]}-{secrets.token_hex(2)}"
@@ -210,8 +211,15 @@ class ContainerProvisioner(KernelProvisionerBase):
 def notebook_of(given: Mapping[str, str], cwd: str) -> str | None:
     """Path of the notebook that a kernel is started for, if the caller says so.
 
-    A name that this process itself inherited belongs to another kernel, in which it runs.
+    The variable NBHULL_NOTEBOOK says it for programs that run one notebook and tell no kernel which, as nbclient
+    and papermill do. A session's name that this process itself inherited belongs to another kernel, in which it runs.
+
+    Raises NotFound where NBHULL_NOTEBOOK names no file: the kernel would get another image than was meant.
     """
+    if named := os.environ.get(NOTEBOOK_VARIABLE):
+        if not os.path.isfile(named):
+            raise NotFound(f"{NOTEBOOK_VARIABLE} names a file that is not there: {named!r}", "give a notebook's path")
+        return named
     name = given.get("JPY_SESSION_NAME", "")
     return None if name == os.environ.get("JPY_SESSION_NAME", "") else notebook.find(name, cwd)
 

@@ -169,8 +169,7 @@ class Engine:
         """Give an image to a registry, under its own name or another; the manifest's digest (`transfer.push`)."""
         from nbhull.runtime.registry import transfer
 
-        name = target or self.catalog.get(ref).name
-        return transfer.push(self.catalog, ref, name, plain_http=plain_http, progress=progress)
+        return transfer.push(self.catalog, ref, target, plain_http=plain_http, progress=progress)
 
     def images(self) -> list[Image]:
         """All images and snapshots under each of their names, the embedded `host` first."""

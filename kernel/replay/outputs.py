@@ -19,6 +19,9 @@ KINDS = frozenset({"stream", "display_data", "execute_result", "error"})
 NEVER_ALIKE = frozenset({"application/vnd.jupyter.widget-view+json"})
 """kinds of data that only name something, by an id of its own"""
 
+NOTICE = re.compile(r"^nbhull: .*\n?", re.MULTILINE)
+"""what nbhull itself tells a cell on standard error, such as that an image got ipykernel just now"""
+
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 NOISE = (
     (re.compile(r"\b0x[0-9a-fA-F]{6,16}\b"), "0x…"),  # addresses
@@ -100,7 +103,8 @@ def normal_form(outputs: Sequence[Any]) -> list[tuple[str, str]]:
             for mime in sorted(data.keys() - NEVER_ALIKE, key=str):
                 if "application/vnd.jupyter.widget-view+json" not in data:
                     found.append((str(mime), joined(data[mime])))
-    return [(kind, text) for kind, raw in found if (text := without_noise(raw))]
+    own = [(kind, NOTICE.sub("", text) if kind == "stderr" else text) for kind, text in found]
+    return [(kind, text) for kind, raw in own if (text := without_noise(raw))]
 
 
 def condensed(form: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

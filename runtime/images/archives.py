@@ -18,7 +18,7 @@ from nbhull.runtime.errors import HostUnable, HullError, InvalidInput, NotFound
 from nbhull.runtime.images import compression, documents
 from nbhull.runtime.images import tarheaders as tar
 from nbhull.runtime.images.blobs import LARGEST_DOCUMENT, digest_of
-from nbhull.runtime.images.catalog import Catalog
+from nbhull.runtime.images.catalog import Catalog, name_of
 from nbhull.runtime.images.documents import Descriptor, Index, Manifest
 from nbhull.runtime.images.layers import Layer
 from nbhull.runtime.images.reference import local_name
@@ -210,17 +210,6 @@ class Joined:
             self.rest = next(self.pieces, b"")
         some, self.rest = self.rest[:count], self.rest[count:]
         return some
-
-
-def name_of(row: Any, ref: str) -> str | None:
-    """The name under which an image was asked for, else its first; None if it has none."""
-    try:
-        name = local_name(ref)
-    except InvalidInput:
-        name = ""
-    if name and not row["id"].startswith(ref.removeprefix("sha256:")):
-        return name
-    return row["name"] or None
 
 
 def parse_tag(name: str) -> str:

@@ -105,7 +105,8 @@ class Catalog:
                 self.store.set_tag(name, identity)
             for repository, one in digests:
                 self.store.query("insert or replace into digests values (?, ?, ?)", repository, one, identity)
-        return self.get(identity)
+        image = self.get(identity)
+        return image.but(name=names[0]) if names else image
 
     def import_root(
         self, pieces: Any, names: Sequence[str], settings: dict[str, Any] | None = None, comment: str = ""
@@ -215,3 +216,14 @@ def now() -> str:
     """The time as configurations have it; $SOURCE_DATE_EPOCH where it is set."""
     epoch = source_date_epoch()
     return datetime.fromtimestamp(time.time() if epoch is None else epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def name_of(row: Any, ref: str) -> str | None:
+    """The name under which an image was asked for, else its first; None if it has none."""
+    try:
+        name = local_name(ref)
+    except InvalidInput:
+        name = ""
+    if name and not row["id"].startswith(ref.removeprefix("sha256:")):
+        return name
+    return row["name"] or None

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from nbhull.runtime import policy
 from nbhull.runtime.errors import HullError, InvalidInput
 from nbhull.runtime.images import reference as references
-from nbhull.runtime.images.catalog import Catalog
+from nbhull.runtime.images.catalog import Catalog, name_of
 from nbhull.runtime.images.documents import (
     LAYERS,
     OCI_CONFIG,
@@ -158,16 +158,17 @@ def getter(
 
 
 def push(
-    catalog: Catalog, source: str, target: str, *, plain_http: bool = False, progress: Progress | None = None
+    catalog: Catalog, source: str, target: str | None, *, plain_http: bool = False, progress: Progress | None = None
 ) -> str:
-    """Give an image to a registry under a name there; the digest of its manifest.
+    """Give an image to a registry under a name there, else the one that it is called by; the digest of its manifest.
 
     A layer that the registry has is not sent; one that another of its repositories has is taken from there. Raises
     NotFound, Denied, HostUnable, HullError."""
-    reference, progress = parse_remote(target), progress or Silent()
+    row, progress = catalog.find(source), progress or Silent()
+    target = target or name_of(row, source) or ""
+    reference = parse_remote(target)
     if reference.digest:
         raise InvalidInput(f"an image is pushed to a tag, and {target[:100]!r} has a digest", "leave the digest out")
-    row = catalog.find(source)
     catalog.prepare(row)
     with ThreadPoolExecutor(1) as pool:
         packing = pool.submit(catalog.completed, row)

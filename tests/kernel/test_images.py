@@ -12,8 +12,9 @@ from nbhull.kernel.adding import LIBRARY
 from nbhull.kernel.failure import KernelFailed
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.images import exchange, upkeep
+from nbhull.runtime.model import ContainerSpec, ProcessSpec
 from support import debian_root
-from support.jupyter import Place, Start, execute
+from support.jupyter import Place, Start, execute, value
 from support.tars import pieces, small_root
 
 pytestmark = [pytest.mark.requires("mmdebstrap"), pytest.mark.nosubuid]
@@ -53,6 +54,19 @@ def test_an_image_without_ipykernel_runs_kernels(place: Place, debian: str, star
     _, second = start(name)
     assert execute(second, "print(1)").text == "1\n"
     assert engine.store.query("select count(*) as n from layers")[0]["n"] == layers
+
+
+def test_the_python_of_the_image_s_path_runs_the_kernel(
+    place: Place, debian: str, start: Start, folder: Path
+) -> None:
+    script = "python3 -m venv --without-pip /opt/mine && cd /opt/mine/lib/*/site-packages && echo x=7 > only_here.py"
+    container = place.engine.create(ContainerSpec(image=debian))
+    place.engine.start(container.id)
+    assert place.engine.spawn(container.id, ProcessSpec(("sh", "-c", script), user="0")).wait() == 0
+    exchange.commit(place.engine, container.id, "with-environment", ["ENV PATH=/opt/mine/bin:/usr/bin:/bin"])
+    place.engine.remove(container.id, force=True)
+    _, client = start(install(place, "in-environment", "with-environment"))
+    assert value(client, "__import__('sys').prefix, __import__('only_here').x") == "/opt/mine 7"
 
 
 def test_a_way_to_the_index_that_fails_is_told(

@@ -54,6 +54,9 @@ def test_forms_of_the_same() -> None:
     assert normal_form(whole) == normal_form(pieces)
     widget = {"text/plain": "IntSlider()", "application/vnd.jupyter.widget-view+json": {"model_id": "1"}}
     assert normal_form([{"output_type": "display_data", "data": widget}]) == []
+    notice = printed("nbhull: the image has no ipykernel\nmine\n", "stderr")
+    assert normal_form([notice]) == normal_form([printed("mine", "stderr")])
+    assert normal_form([printed("nbhull: mine")]) == [("stdout", "nbhull: mine")]
     assert normal_form([None, 5, {}, {"output_type": "display_data", "data": 5}]) == []
     collector = Collector()
     shown: Mapping[str, Any] = {"data": {"text/plain": "1"}, "transient": {"display_id": "x"}}

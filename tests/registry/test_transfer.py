@@ -90,6 +90,16 @@ def test_the_digest_stays_when_it_is_pushed_on(registry: Registry, pushed: str, 
     assert by_digest.id == engine.catalog.get(pushed).id
 
 
+def test_of_several_names_the_one_that_was_asked_for_is_pushed(
+    registry: Registry, pushed: str, fresh: Fresh
+) -> None:
+    engine, other = fresh(), f"{registry.host}/team/second-name:2"
+    engine.pull(pushed)
+    engine.catalog.tag(pushed, other)
+    engine.push(other)
+    assert fresh().pull(other).name == other
+
+
 def test_layers_are_taken_from_another_repository(shared_engine: Engine, registry: Registry, pushed: str) -> None:
     told = Told()
     shared_engine.push("pushed", f"{registry.host}/other/small:1", progress=told)
