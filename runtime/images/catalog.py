@@ -147,7 +147,7 @@ class Catalog:
 
     def prepare(self, row: Row) -> None:
         """See that the worker is there if `completed` will need it, so that it may be called in a thread."""
-        layers = [self.layers.get(identity) for identity in json.loads(row["layers"])]
+        layers = [self.layers.get(identity) for identity in self.store.image_layers(row)]
         if self.workshop.is_needed_to_read() and not all(
             layer.blob and self.blobs.has(layer.blob) for layer in layers
         ):
