@@ -26,6 +26,7 @@ import builds
 import containers
 import kernels
 import memory
+import panel
 import registries
 import report
 import seccomp
@@ -38,7 +39,8 @@ import debian  # noqa: E402
 import suite_users  # noqa: E402
 
 EVERY = {
-    module.__name__: module for module in (containers, kernels, memory, builds, seccomp, registries, snapshots, bombs)
+    module.__name__: module
+    for module in (containers, kernels, memory, panel, builds, seccomp, registries, snapshots, bombs)
 }
 RESULTS = ROOT / "benchmarks/results.json"
 
@@ -103,7 +105,7 @@ def main() -> None:
     parser.add_argument("--part", type=Path, help="write this user's part here; publish nothing")
     parser.add_argument("--only", nargs="*", choices=EVERY, default=[], help="these alone", metavar="NAME")
     options = parser.parse_args()
-    peers = containers.PEERS | builds.PEERS
+    peers = containers.PEERS | builds.PEERS | panel.PEERS
     if os.getuid() == 0 and (missing := [p for n, p in peers.items() if shutil.which(n) is None]):
         debian.install(missing)
     own = run_here(options.quick, options.only)

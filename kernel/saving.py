@@ -24,7 +24,8 @@ def save(kernel: ContainedKernel, image: Image, name: str) -> int:
     if not FILE_NAME.fullmatch(name):
         raise InvalidInput(f"{name[:80]!r} is no name for a file", "letters, digits, _ . - as in backup.tar")
     if kernel.folder.mount is None:
-        raise NotFound("the notebook's folder is not in its container", f"in a terminal: nbhull save {image.name}")
+        raise NotFound("the notebook's folder is not in its container", f"in a terminal: nbhull save {image.name or image.id}")
+    ref = image.name or image.id
     rows = [kernel.engine.catalog.find(image.id)]
     try:
         folder = os.open(kernel.folder.mount.source, os.O_PATH | os.O_DIRECTORY)
@@ -32,7 +33,7 @@ def save(kernel: ContainedKernel, image: Image, name: str) -> int:
             written = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder)
             with os.fdopen(written, "wb") as file:
                 try:
-                    archives.write_tar(kernel.engine.catalog, rows, [image.name], file, "oci-archive")
+                    archives.write_tar(kernel.engine.catalog, rows, [ref], file, "oci-archive")
                     return file.tell()
                 except BaseException:
                     os.unlink(name, dir_fd=folder)

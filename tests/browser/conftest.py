@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from support.jupyter import install_spec
 from support.lab import Lab, Notebook
 from support.server import Server
 from support.stores import delete_tree
+from support.tars import small_root
 
 QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -39,7 +41,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """JupyterLab, and with it Notebook 7, with folders of its own, `nbhull` and failing kernelspecs beside the bare
-    Python's."""
+    Python's, and the image `small`."""
     base = tmp_path_factory.mktemp("lab")
     runtime = Path(tempfile.mkdtemp(prefix="nbhull-lab-"))  # short, since the path of a socket is
     notebooks = base / "notebooks"
@@ -58,7 +60,10 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     install_spec("wrong-memory", base / "prefix", memory="12 elephants")
     install_spec("no-image", base / "prefix", image="no-such-image")
     install_spec("small-memory", base / "prefix", memory=SMALL)
-    server = Server(notebooks, "jupyterlab", **{name: str(path) for name, path in variables.items()})
+    surroundings = {name: str(path) for name, path in variables.items()}
+    (base / "root.tar").write_bytes(small_root())
+    subprocess.run([nbhull, "import", base / "root.tar", "small"], env={**os.environ, **surroundings}, check=True)
+    server = Server(notebooks, "jupyterlab", **surroundings)
     yield server
     server.stop(signal.SIGKILL)  # on SIGTERM its own idle worker threads keep it from ending
     delete_tree(base / "store")

@@ -54,6 +54,15 @@ def test_a_cell_in_another_container_streams_and_is_interrupted(lab: Lab) -> Non
     assert lab.run("%container ps").locator("table tbody tr").count() == 1
 
 
+@pytest.mark.requires("root")
+def test_an_image_is_built_from_a_cell_and_run(lab: Lab) -> None:
+    lab.open_notebook(CONTAINER)
+    built = lab.run("%%container build -t built-in-a-page\nFROM small\nRUN echo made | tee /made")
+    expect(built.first).to_contain_text("RUN echo made | tee /made", timeout=PATIENCE)
+    picture(lab.page, "build")
+    assert lab.run("%%container run built-in-a-page\ncat /made").first.inner_text().strip() == "made"
+
+
 @pytest.mark.requires("cgroup-memory")
 def test_a_kernel_that_dies_by_its_memory_limit_says_so_in_the_cell(lab: Lab) -> None:
     lab.open_notebook("small-memory")

@@ -73,6 +73,7 @@ def test_the_panel_works_before_and_after_a_reset_of_its_kernel(lab: Lab, receiv
     assert not re.search(f"{TOKEN}|nbhull-lab-|/store", told)
 
 
+@pytest.mark.requires("user")
 def test_a_cell_that_runs_while_the_panel_resets_fails_and_those_behind_it_are_not_begun(lab: Lab) -> None:
     lab.open_notebook(CONTAINER)
     panel = opened(lab)
@@ -90,6 +91,7 @@ def test_a_cell_that_runs_while_the_panel_resets_fails_and_those_behind_it_are_n
     assert waiting.locator(".jp-OutputArea-output").count() == 0
 
 
+@pytest.mark.requires("root")
 def test_the_panel_goes_on_after_the_kernel_was_restarted(lab: Lab) -> None:
     lab.open_notebook(CONTAINER)
     panel = opened(lab)
@@ -99,6 +101,7 @@ def test_the_panel_goes_on_after_the_kernel_was_restarted(lab: Lab) -> None:
     take_snapshot(panel, "after-restart")
 
 
+@pytest.mark.requires("root")
 def test_the_notebook_hears_no_key_that_is_meant_for_the_panel(lab: Lab) -> None:
     lab.open_notebook(CONTAINER)
     panel = opened(lab)
@@ -122,6 +125,7 @@ def test_the_notebook_hears_no_key_that_is_meant_for_the_panel(lab: Lab) -> None
     assert cells.count() == count
 
 
+@pytest.mark.requires("user")
 def test_the_panel_in_jupyterlabs_themes(lab: Lab) -> None:
     lab.open_notebook(CONTAINER)
     panel = opened(lab)

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from support.axe import faults
 from support.panel_page import MIB, PanelPage, node, sample, tree
 
-pytestmark = pytest.mark.requires("chromium")
+pytestmark = pytest.mark.requires("chromium", "user")
 DIFFERENCE: dict[str, Any] = {
     "packages": [
         {"package": "numpy", "old": "1.26.4", "new": "2.1.0"},

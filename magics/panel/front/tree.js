@@ -51,16 +51,16 @@ function picture(rows) {
   const drawing = make("svg:svg", {
     class: "nbhull-rails", width, height: rows.length * ROW, "aria-hidden": "true", focusable: "false",
   });
+  const rails = { true: "", false: "" };  // two elements for all, since a large tree has hundreds
   for (const row of rows) {
     if (!row.above) continue;
     const [x, y] = place(row);
     const [fromX, fromY] = place(row.above);
     const bend = x === fromX ? "" : `V ${y - ROW + 6} C ${fromX} ${y - 6} ${x} ${y - ROW + 6}`;
-    drawing.append(make("svg:path", {
-      class: row.isOnLine ? "nbhull-rail nbhull-online" : "nbhull-rail",
-      d: bend ? `M ${fromX} ${fromY} ${bend} ${x} ${y}` : `M ${x} ${fromY} V ${y}`,
-    }));
+    rails[row.isOnLine] += bend ? `M ${fromX} ${fromY} ${bend} ${x} ${y} ` : `M ${x} ${fromY} V ${y} `;
   }
+  drawing.append(make("svg:path", { class: "nbhull-rail", d: rails.false }));
+  drawing.append(make("svg:path", { class: "nbhull-rail nbhull-online", d: rails.true }));
   for (const row of rows) {
     const [x, y] = place(row);
     const kind = row.snapshot.here ? "nbhull-dot nbhull-here" : row.snapshot.auto ? "nbhull-dot nbhull-auto" : "nbhull-dot";

@@ -38,9 +38,11 @@ function agoText(moment) {
   return seconds < 10 ? "just now" : `${Math.floor(seconds)} s ago`;
 }
 
+const MOMENT = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium" });
+
 /** A moment in full. */
 function momentText(moment) {
-  return moment ? new Date(moment * 1000).toLocaleString() : "";
+  return moment ? MOMENT.format(moment * 1000) : "";
 }
 
 /** The time of day. */
