@@ -23,9 +23,9 @@ def save(kernel: ContainedKernel, image: Image, name: str) -> int:
     images that stand on this machine's own system, HostUnable; then no file is left."""
     if not FILE_NAME.fullmatch(name):
         raise InvalidInput(f"{name[:80]!r} is no name for a file", "letters, digits, _ . - as in backup.tar")
-    if kernel.folder.mount is None:
-        raise NotFound("the notebook's folder is not in its container", f"in a terminal: nbhull save {image.name or image.id}")
     ref = image.name or image.id
+    if kernel.folder.mount is None:
+        raise NotFound("the notebook's folder is not in its container", f"in a terminal: nbhull save {ref}")
     rows = [kernel.engine.catalog.find(image.id)]
     try:
         folder = os.open(kernel.folder.mount.source, os.O_PATH | os.O_DIRECTORY)
