@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from nbhull.kernel import panel, using
 from nbhull.kernel.cells.siblings import CELL_OF
+from nbhull.kernel.concealing import conceal, without_sources
 from nbhull.kernel.contained import ContainedKernel
 from nbhull.kernel.engines import submit
 from nbhull.kernel.names import CONTROL_SOCKET, MEMORY_BUDGET
@@ -143,24 +144,33 @@ class ControlService:
             if not isinstance(params, dict):
                 raise RequestError(INVALID_PARAMS, "invalid params: not an object")
             if long := self.long_methods.get(method):
-                return Long(identity, functools.partial(long, params))
+                return Long(identity, functools.partial(self.concealed, functools.partial(long, params)))
             reply: dict[str, Any] = {"result": encode_result(self.methods[method](params))}
             if "id" not in request:
                 return b""
         except RequestError as error:
             reply = {"error": {"code": error.code, "message": error.message}}
         except HullError as error:
-            reply = {"error": error_of(error)}
+            reply = {"error": error_of(conceal(error, self.kernel.engine))}
         except Exception as error:
             # a defect of ours, or the machine's: who asks is told that there is no answer, and waits no longer
             logging.getLogger("nbhull").error("a request from a container failed", exc_info=error)
             reply = {"error": {"code": INTERNAL_ERROR, "message": "internal error: the server's log has it"}}
         return line_of({"id": identity, **reply})
 
+    def concealed(self, work: Callable[[Stream], Result | dict[str, Any]], stream: Stream) -> Result | dict[str, Any]:
+        """Do what takes long; its errors tell the container no more than others do."""
+        try:
+            return work(stream)
+        except HullError as error:
+            raise conceal(error, self.kernel.engine) from error
+
     def info(self, params: dict[str, Any]) -> Result:
         """This container, and what it uses."""
         container = self.kernel.engine.container(self.own_id())
-        return container_fields(container, self.kernel.engine.usage(container.id), time())
+        fields = container_fields(container, self.kernel.engine.usage(container.id), time())
+        fields.item = without_sources(fields.item)
+        return fields
 
     def stats(self, params: dict[str, Any]) -> Result:
         """What this container uses, against its limits."""
@@ -169,7 +179,9 @@ class ControlService:
     def ps(self, params: dict[str, Any]) -> Result:
         """The containers that this one may know of: itself, and those of its cells."""
         ours = [c for c in self.kernel.engine.containers() if c.spec.labels.get(CELL_OF) == self.kernel.name]
-        return container_table([self.kernel.engine.container(self.own_id()), *ours], time())
+        table = container_table([self.kernel.engine.container(self.own_id()), *ours], time())
+        table.items = [without_sources(item) for item in table.items]
+        return table
 
     def images(self, params: dict[str, Any]) -> Result:
         """What there is to reset to or to run."""

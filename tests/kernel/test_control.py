@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 from nbhull.kernel import rpc
 from nbhull.kernel.control import MAX_CLIENTS
+from nbhull.runtime.errors import SyscallFailed
 from support.jupyter import Place, Start, execute, install_spec, value
 
 
@@ -150,3 +152,34 @@ def test_a_link_in_the_socket_s_place_leads_nowhere(start: Start, folder: object
     client.wait_for_ready(timeout=60)
     assert os.stat("/etc/passwd") == before
     assert execute(client, "%container ps").status == "ok"
+
+
+def test_no_path_of_the_machine_goes_out(
+    place: Place, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But those that the kernel was given itself."""
+    (tmp_path / "secret-project").mkdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    spec = install_spec("hides", place.prefix, mounts=[f"{tmp_path}/secret-project:/data"])
+    manager, client = start(spec)
+    runtime = os.environ["XDG_RUNTIME_DIR"] + "/nbhull"
+    hidden = (place.engine.store.home, runtime, str(tmp_path / "nbhull"), "secret-project")
+
+    def fail(*_: Any) -> Any:
+        paths = " ".join([f"{place.engine.store.home}/layers/x", f"{runtime}/x", f"{hidden[2]}/config.toml"])
+        error = SyscallFailed("mount", 1, f"{place.engine.store.home}/layers/x", f"see {paths}")
+        error.message += f" {paths}"
+        raise error
+
+    control = manager.provisioner.control
+    with connected(value(client, "__import__('os').environ['NBHULL_CONTROL']")) as channel:
+        channel.sendall(request("info") + b"\n" + request("ps") + b"\n")
+        with channel.makefile("r") as replies:
+            told = replies.readline() + replies.readline()
+        assert '"target": "/data"' in told
+        control.methods["info"] = fail
+        told += json.dumps(ask(channel, request("info")))
+        control.long_methods["prepare"] = fail
+        told += json.dumps(ask(channel, request("prepare")))
+    assert told.count("(nbhull's store)/layers/x") >= 4
+    assert [path for path in hidden if path in told.replace(control.path, "")] == []
