@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from nbhull.kernel.cells.running import cell_in, run_cell
+from nbhull.kernel.cells.running import cell_in, run_cell, run_in
 from nbhull.kernel.rpc import connect, converse
 from nbhull.kernel.streams import Stream
 from nbhull.magics.inputs import CELL, REFUSED, Other, Python, R, Shell
@@ -22,7 +22,7 @@ from nbhull.magics.progress import Notes, shown_in
 from nbhull.runtime.errors import HullError, InvalidInput, ProcessFailed
 from nbhull.runtime.limits import from_values
 from nbhull.runtime.model import ContainerSpec, Mount
-from nbhull.runtime.verbs.containers import CONFINING, container_spec
+from nbhull.runtime.verbs.containers import CONFINING, container_spec, process_spec
 
 HINTS = {
     126: "a program could not be executed: is it made for this machine, and executable?",
@@ -129,16 +129,41 @@ def ask(
     cell = cell_in(params)
     if mount is not None:
         cell = cell.placed(spec.confinement.user or "0", mount.target)
+    return beside(lambda stream: run_cell(engine, spec, cell, stream), hear)
+
+
+def beside(work: Callable[[Stream], dict[str, Any]], hear: Callable[[str, dict[str, Any]], None]) -> dict[str, Any]:
+    """Have something done in a thread of this process, and be told of it as by the server; so it can be interrupted."""
     ours, theirs = socket.socketpair()
 
     def serve() -> None:
         with theirs.makefile("rb") as requests:
             requests.readline()
-        Stream(theirs, 1).serve(lambda stream: run_cell(engine, spec, cell, stream))
+        Stream(theirs, 1).serve(work)
 
     threading.Thread(target=serve, name="nbhull-cell", daemon=True).start()
-    result = converse(ours, "run", params, hear)
+    result: dict[str, Any] = converse(ours, "work", {}, hear)
     return result
+
+
+def execute(values: dict[str, Any]) -> None:
+    """`%container exec`, in a kernel that runs in no container. Raises HullError, also for an exit status other than 0,
+    and CellInterrupted."""
+    from nbhull.kernel.engines import shared_engine
+
+    engine, absent = shared_engine(), {"interactive": False, "tty": False}
+    container = engine.container(values["container"])
+    spec = process_spec(values | absent, values["command"])
+    try:
+        with output_of(None) as output, interruptible():
+            result = beside(lambda stream: run_in(engine, container.id, spec, stream), output.hear)
+    except KeyboardInterrupt:
+        raise CellInterrupted("the command was interrupted, and has ended") from None
+    if status := result["status"]:
+        raise ProcessFailed(
+            f"the command ended with status {status} in the container {container.name}",
+            HINTS.get(status, "what it wrote is above"),
+        )
 
 
 def spec_on_host(values: dict[str, Any], folder: Mount | None) -> ContainerSpec:

@@ -26,6 +26,8 @@ ABOUT_ITSELF = ("info", "stats", "snapshot", "reset", "undo", "use", "snapshots"
 """verbs that mean the container in which they are said"""
 IN_CONTAINERS = (*ABOUT_ITSELF, "ps", "images")
 """verbs that a kernel in a container may say, through its control socket"""
+STREAMS = {"save": ("output",), "export": ("output",), "load": ("input",), "import": ("file",)}
+"""arguments that on the command line may be standard input or output"""
 TAKE_CELLS = ("run", "build")
 """verbs of %%container"""
 
@@ -140,7 +142,7 @@ class ContainerMagics(Magics):
         return list(result.data()) if result is not None else []
 
 
-def on_host(verb: Verb, values: dict[str, Any], cell: str | None = None) -> Result:
+def on_host(verb: Verb, values: dict[str, Any], cell: str | None = None) -> Result | None:
     """A verb said in a kernel that runs in no container."""
     if verb.name in ABOUT_ITSELF:
         raise uncontained()
@@ -151,6 +153,14 @@ def on_host(verb: Verb, values: dict[str, Any], cell: str | None = None) -> Resu
         from nbhull.magics.building import for_host
 
         values = for_host(values, cell)
+    if verb.name == "exec":
+        from nbhull.magics import cells
+
+        cells.execute(values)
+        return None
+    for name in STREAMS.get(verb.name, ()):
+        if values[name] == "-":
+            raise InvalidInput("a notebook has no standard input and output for archives", f"give {verb.name} a file")
     defaults = {argument.key: argument.default for argument in verb.arguments}
     try:
         with interruptible():

@@ -8,6 +8,7 @@ import select
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from signal import SIGKILL
 from typing import Any
 
 from nbhull.kernel.config import parse_environment, parse_image
@@ -127,6 +128,31 @@ def run_cell(
         with suppress(NotFound):  # its kernel has ended, and with it all that belonged to it
             engine.remove(container.id, force=True)
     return result
+
+
+def run_in(engine: Engine, ref: str, spec: ProcessSpec, stream: Stream) -> dict[str, Any]:
+    """Run a command in a container that runs, which outlives it; gives the exit status. Raises HullError, and AskerGone
+    when nobody waits any longer: the command has ended then."""
+    with pipes() as (read_ends, write_ends):
+        with open(os.devnull, "rb") as null:
+            try:
+                process = engine.spawn(ref, spec, (null.fileno(), *write_ends))
+            finally:
+                while write_ends:
+                    os.close(write_ends.pop())
+        with process:
+            try:
+                attend(process, read_ends, stream)
+            except AskerGone:
+                process.signal(SIGKILL)
+                process.wait()
+                raise
+            status = process.wait()
+        for descriptor in read_ends:
+            os.set_blocking(descriptor, False)  # something that it started may hold the other end
+        with suppress(BlockingIOError):
+            drain(read_ends, stream)
+    return {"status": status}
 
 
 @contextmanager

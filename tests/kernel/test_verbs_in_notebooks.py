@@ -12,7 +12,9 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from nbhull import load_ipython_extension
 from nbhull.kernel.rpc import ContainerError
+from nbhull.runtime.model import ContainerSpec
 from support.jupyter import Place, Start, execute, make_image
+from support.roots import busybox_root
 
 
 @pytest.fixture
@@ -43,6 +45,39 @@ def test_on_the_host_by_the_engine(shell: InteractiveShell, place: Place) -> Non
     assert "made-here" not in [image["name"] for image in say("images")]
     for line in ("rmi other-name", "rm no-such-box", "stop no-such-box", "inspect nothing", "pull nothing.invalid/x"):
         with pytest.raises(ContainerError):
+            say(line)
+
+
+def test_archives_and_containers_on_the_host(
+    shell: InteractiveShell, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def say(line: str) -> Any:
+        return shell.run_line_magic("container", line)
+
+    place.engine.catalog.import_root([busybox_root()], ["archived-here"])
+    spec = ContainerSpec(name="box-of-verbs", image="archived-here")
+    container = place.engine.start(place.engine.create(spec).id)
+    try:
+        say("exec -w /tmp box-of-verbs sh -c 'pwd; echo of-errors >&2; echo kept >file'")
+        said = capsys.readouterr()
+        assert (said.out, said.err) == ("/tmp\n", "of-errors\n")
+        with pytest.raises(ContainerError, match="ended with status 3"):
+            say("exec box-of-verbs sh -c 'exit 3'")
+        with pytest.raises(ContainerError, match="no-such-program"):
+            say("exec box-of-verbs no-such-program")
+        assert say("commit -c 'CMD [\"x\"]' box-of-verbs committed-here").data == ["committed-here"]
+        say("export -o box.tar box-of-verbs")
+        assert Path("box.tar").stat().st_size
+    finally:
+        place.engine.remove(container.id, force=True)
+    say("save -o image.tar archived-here")
+    say("rmi archived-here committed-here")
+    assert say("load -i image.tar").data == ["archived-here"]
+    Path("root.tar").write_bytes(busybox_root())
+    assert say("import root.tar imported-here").data == ["imported-here"]
+    say("rmi archived-here imported-here")
+    for line in ("save -o - host", "load", "import - x", "export box"):
+        with pytest.raises(ContainerError, match="no standard input and output"):
             say(line)
 
 

@@ -15,7 +15,14 @@ def completed(shell: InteractiveShell, line: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("line", "offered"),
-    [("%container im", "images"), ("%container help im", "images"), ("%container ps --a", "--all")],
+    [
+        ("%container im", "images"),
+        ("%container help im", "images"),
+        ("%container ps --a", "--all"),
+        ("%container use ho", "host"),
+        ("%container build --no-con", "--no-context"),
+        ("%container pi", "picker"),
+    ],
 )
 def test_on_the_host(shell: InteractiveShell, line: str, offered: str) -> None:
     assert offered in completed(shell, line)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nbhull.runtime.verbs.definition import Argument, Verb
+from nbhull.runtime.verbs.definition import EVERYWHERE, Argument, Verb
 from nbhull.runtime.verbs.groups.images import IMAGES, NAME
-from nbhull.runtime.verbs.groups.shared import CONTAINER, QUIET
+from nbhull.runtime.verbs.groups.shared import ANY_CONTAINER, QUIET
 
 IMPLEMENTED = "nbhull.runtime.verbs.archives:"
 
@@ -32,6 +32,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         about="podman, docker, skopeo, buildah and umoci read it. The same images give the same bytes.",
         examples=(("save -o debian.tar debian", "an OCI archive of one image"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "load",
@@ -50,6 +51,7 @@ VERBS: tuple[Verb, ...] = (
         ),
         about="Reads what `save`, `docker save`, `podman save`, skopeo and buildah write; every digest is verified.",
         examples=(("load -i debian.tar", "the images in a file"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "import",
@@ -60,6 +62,7 @@ VERBS: tuple[Verb, ...] = (
             Argument("NAME", "name of the image", required=True, parse=NAME),
         ),
         examples=(("import rootfs.tar.gz mysystem", "then: nbhull run mysystem sh"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "export",
@@ -67,11 +70,12 @@ VERBS: tuple[Verb, ...] = (
         IMPLEMENTED + "export",
         (
             Argument("--output", "file; `-` is standard output", short="-o", metavar="FILE", default="-"),
-            CONTAINER,
+            ANY_CONTAINER,
         ),
         about="All that the container sees, its image's files and its own; handed-in folders, /proc, /sys, /dev and "
         "/run are empty in it. Of a container of the image `host`, too: imported again, it stands alone.",
         examples=(("export -o box.tar mybox", "then: nbhull import box.tar name"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "commit",
@@ -86,11 +90,12 @@ VERBS: tuple[Verb, ...] = (
                 metavar="INSTRUCTION",
                 many=True,
             ),
-            CONTAINER,
+            ANY_CONTAINER,
             Argument("NAME", "name of the image", required=True, parse=NAME),
         ),
         about="Without changes it is `snapshot`.",
         examples=(("commit -c 'CMD [\"python3\"]' mybox myimage", "an image that runs Python"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "bootstrap",
@@ -104,5 +109,6 @@ VERBS: tuple[Verb, ...] = (
         ),
         about="For where there is no registry. Needs mmdebstrap, and no root.",
         examples=(("bootstrap --include python3 debian:bookworm", "Debian 12 with Python"),),
+        where=EVERYWHERE,
     ),
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, MAGIC, Argument, Verb
 from nbhull.runtime.verbs.groups.shared import (
+    ANY_CONTAINER,
     AS_JSON,
     CONFINEMENT,
-    CONTAINER,
     CONTAINERS,
     LIMITS,
     PROCESS,
@@ -163,12 +163,15 @@ VERBS: tuple[Verb, ...] = (
         "nbhull.runtime.verbs.containers:execute",
         (
             *PROCESS,
-            CONTAINER,
+            ANY_CONTAINER,
             Argument("COMMAND", "command with its arguments", required=True, rest=True),
         ),
         about="Options stand before CONTAINER; everything after it belongs to the command. "
         "Exit statuses are those of `run`.",
+        in_notebooks="Options stand before CONTAINER; everything after it belongs to the command. What it writes is "
+        "shown as it comes; interrupting the kernel ends it. An exit status other than 0 is an error.",
         examples=(("exec -it 4f2a bash", "a shell in the container whose id begins with 4f2a"),),
+        where=EVERYWHERE,
     ),
     Verb(
         "stats",

@@ -10,6 +10,8 @@ LIMIT = "nbhull.runtime.limits:"
 AS_JSON = Argument("--json", "print JSON instead of a table", flag=True, where=CLI)
 QUIET = Argument("--quiet", "print ids only", short="-q", flag=True, where=CLI)
 CONTAINER = Argument("CONTAINER", "name, id or beginning of the id of a container", required=True, where=CLI)
+ANY_CONTAINER = Argument("CONTAINER", CONTAINER.help, required=True)
+"""the same, where a notebook names one, too"""
 CONTAINERS = Argument("CONTAINER", "names or ids of containers", required=True, many=True)
 
 PROCESS = (
