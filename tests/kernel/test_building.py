@@ -42,7 +42,7 @@ def kernels(place: Place, base: str, tmp_path_factory: pytest.TempPathFactory) -
 
     def get(name: str) -> Running:
         if name not in running:
-            (folder / name).mkdir()
+            (folder / name).mkdir(exist_ok=True)
             manager = KernelManager(kernel_name=name)
             manager.start_kernel(cwd=str(folder / name))
             running[name] = manager, connect(manager)
@@ -50,7 +50,8 @@ def kernels(place: Place, base: str, tmp_path_factory: pytest.TempPathFactory) -
                 assert execute(running[name][1], "%load_ext nbhull").status == "ok"
         return running[name]
 
-    install_spec("builder", place.prefix, memory="256m", network="none")
+    install_spec("builder", place.prefix, network="none")
+    install_spec("limited-builder", place.prefix, memory="160m", network="none")
     yield get
     for manager, client in running.values():
         client.stop_channels()
@@ -315,9 +316,10 @@ def test_a_name_must_be_free(contained: Running, place: Place, start: Start) -> 
 
 
 @pytest.mark.requires("cgroup-memory")
-def test_steps_have_the_kernel_s_limits(contained: Running) -> None:
-    told = failure(contained[1], text="FROM base-of-builds\nRUN head -c 400000000 /dev/zero | tail", cached=False)
-    assert "cell:3:" in told
+def test_steps_have_the_kernel_s_limits(kernels: Callable[[str], Running]) -> None:
+    _, client = kernels("limited-builder")
+    told = failure(client, text="FROM base-of-builds\nRUN head -c 200000000 /dev/zero | tail", cached=False)
+    assert "cell:3:" in told, "the step is killed at the limit"
 
 
 def test_steps_and_caches_of_others_do_not_count(contained: Running, place: Place, tmp_path: Path) -> None:
