@@ -185,7 +185,6 @@ class ContainedKernel:
             self.resetting = True
             try:
                 self.siblings.end()
-                self.process.close()
                 self.checkpoints.clear()
                 self._remains.append(container.id)
                 self.engine.remove(before.id, force=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from nbhull.kernel.logged import LoggedProgress
 from support.jupyter import PATIENCE, Place, Start, execute, install_spec
 from support.server import Server
 from support.waiting import eventually
@@ -165,3 +167,18 @@ def test_what_a_container_writes_in_place_of_a_request_is_not_believed(start: St
         client.wait_for_ready(timeout=PATIENCE)
         assert "nbhull: the kernel crashed" in execute(client, "1").errors
     assert os.path.exists(path)
+
+
+def test_a_pull_is_told_in_the_log_and_to_the_reader(caplog: pytest.LogCaptureFixture) -> None:
+    progress = LoggedProgress(logging.getLogger("pulls"), "quay.example/lab/x")
+    assert progress.notices() == []
+    with caplog.at_level(logging.INFO, "pulls"):
+        progress.begin("layer", 10 << 20)
+        for _ in range(10 << 4):
+            progress.advance("layer", 1 << 16)
+        progress.end("layer", "pulled")
+        progress.step("add", "ipykernel to x").end()
+    assert "is not here, pulling it" in caplog.messages[0]
+    assert len(caplog.messages) < 1 + 10 + 3, "a line for every tenth part"
+    assert caplog.messages[-1] == "nbhull: add ipykernel to x: done"
+    assert progress.notices() == ["The image quay.example/lab/x was not here: 10 MiB were pulled for it."]
