@@ -99,7 +99,7 @@ def test_the_magic_speaks_of_its_own_container() -> None:
     assert parse([], "magic")[0].name == "info"
     verb, found = parse(["snapshot", "clean"], "magic")
     assert (verb.name, found) == ("snapshot", {"name": "clean", "memory": False, "note": None, "pin": False})
-    assert "exec" not in {verb.name for verb in verbs("magic")}
+    assert "login" not in {verb.name for verb in verbs("magic")}
     assert parse(["run", "-v", "x", "host"], "magic")[1]["variable"] == ("x",)
 
 
