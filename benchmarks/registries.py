@@ -4,7 +4,6 @@ saved, loaded; and the memory that a pull takes."""
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -275,7 +274,7 @@ def make_layer(folder: str, origin: Hull, name: str, megabytes: int, kind: Liter
                        stdout=subprocess.DEVNULL)  # fmt: skip
     shutil.rmtree(root)
     with Engine(origin.environment["NBHULL_HOME"]) as engine:
-        for layer in json.loads(engine.catalog.find("one")["layers"]):
+        for layer in engine.store.image_layers(engine.catalog.find("one")):
             engine.catalog.layers.packed(layer, kind)
     origin.run("push", "-q", "one", name)
     origin.run("rmi", "one")
