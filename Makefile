@@ -63,5 +63,9 @@ pictures: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q tests/browser/test_panel.py tests/browser/test_lab.py
 	@cd build/pictures && cp panel.png panel-dark.png memory-limit.png ../../docs/pictures
 
+fuzz: $(VENV)/.dev
+	@$(PIP) install -e '.[fuzz]'
+	@$(BIN)/python tools/fuzz.py
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import stat
+import sys
 from typing import Any
 
 from nbhull.runtime.errors import InvalidInput
@@ -36,6 +38,11 @@ def container_settings(path: str) -> dict[str, Any]:
         notebook = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise unreadable(path, "it is not valid JSON") from error
+    return settings_of(notebook, path)
+
+
+def settings_of(notebook: Any, path: str) -> dict[str, Any]:
+    """`metadata.container` of a notebook that was read; `path`: for the message. Raises InvalidInput."""
     if not isinstance(notebook, dict):
         raise unreadable(path, "it is not a notebook")
     metadata = notebook.get("metadata", {})
@@ -45,6 +52,24 @@ def container_settings(path: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise unreadable(path, "its metadata.container is not a table")
     return settings
+
+
+def executed_by(manager: object) -> Any:
+    """The notebook that nbclient, or what is made of it (nbconvert, papermill), starts this kernel for; None if it is
+    none of them that starts it.
+
+    They tell nobody which notebook it is. But they wait for the start, in this thread, so they are found among the
+    callers: else a notebook would run in another image than the one that it names."""
+    nbclient = sys.modules.get("nbclient.client")
+    if nbclient is None:
+        return None
+    frame = inspect.currentframe()
+    while frame is not None:
+        client = frame.f_locals.get("self")
+        if isinstance(client, nbclient.NotebookClient) and client.km is manager:
+            return client.nb
+        frame = frame.f_back
+    return None
 
 
 def read_bounded(path: str) -> bytes:

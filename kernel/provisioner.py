@@ -71,21 +71,24 @@ class ContainerProvisioner(KernelProvisionerBase):
         self.extra_arguments = tuple(kwargs.pop("extra_arguments", []))
         cwd = os.fspath(kwargs.get("cwd") or os.getcwd())
         given: Mapping[str, str] | None = kwargs.get("env")
+        executed = notebook.executed_by(km) if self.contained is None else None
         async with self.all_or_nothing():
-            contained = await self.in_whole_thread(self.prepare, cwd, given)
+            contained = await self.in_whole_thread(self.prepare, cwd, given, executed)
         km.transport = "ipc"
         km.ip = f"{contained.socket_folder}/k"
         km.write_connection_file(jupyter_session=(given or {}).get("JPY_SESSION_NAME", ""))
         self.connection_info = km.get_connection_info()
         return await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
 
-    def prepare(self, cwd: str, given: Mapping[str, str] | None) -> ContainedKernel:
-        """The blocking part of `pre_launch`."""
+    def prepare(self, cwd: str, given: Mapping[str, str] | None, executed: Any) -> ContainedKernel:
+        """The blocking part of `pre_launch`; `executed`: the notebook of a client that runs it whole."""
         notices: list[str] = []
         if self.contained is None:
             config, rules = within_policy(from_kernelspec(self.settings))
             if path := notebook_of(given or {}, cwd):
                 config, notices = narrow(config, notebook.container_settings(path), rules)
+            elif executed is not None:
+                config, notices = narrow(config, notebook.settings_of(executed, "in memory"), rules)
             # a kernel's id may come back: a server that was killed leaves its containers' files
             name = f"kernel-{(self.kernel_id or 'x')[:8]}-{secrets.token_hex(2)}"
             self.contained = ContainedKernel(
@@ -184,7 +187,7 @@ class ContainerProvisioner(KernelProvisionerBase):
 
     async def cleanup(self, restart: bool = False) -> None:
         """Called by the manager after each shutdown; removes the container unless a start follows."""
-        if not restart:
+        if not restart and (self.contained is not None or self.control is not None or self.launch is not None):
             with shown_whole():
                 await in_thread(self.discard)
 

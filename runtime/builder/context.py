@@ -343,6 +343,7 @@ def read_memory(path: str) -> dict[str, tuple[tuple[int, int, int, int], bytes]]
     try:
         with open(path, "rb") as file:
             data = marshal.loads(file.read())
+        os.utime(path)  # `prune` goes by when it was last of use
     except (FileNotFoundError, EOFError, ValueError, TypeError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -7,6 +7,7 @@ import os
 from nbhull.runtime.builder.cache import EMPTY, key_of
 from nbhull.runtime.builder.state import State
 from nbhull.runtime.errors import HullError, InvalidInput, NotFound
+from nbhull.runtime.images import leftovers
 from nbhull.runtime.launcher import wire
 
 TYPE_CHECKING = False
@@ -134,6 +135,7 @@ class Materials:
         folder = f"caches/{key_of('cache', name)[:24]}"
         os.makedirs(self.engine.store.path("caches"), 0o700, exist_ok=True)
         self.workshop.ask("folder", path=folder, mode=mode, uid=uid, gid=gid)
+        leftovers.mark(self.engine.store, folder)
         return folder
 
     # Images

@@ -17,6 +17,7 @@ from sqlite3 import Row
 from typing import Any
 
 from nbhull.runtime.errors import Conflict, InvalidInput
+from nbhull.runtime.images import leftovers
 from nbhull.runtime.images.catalog import BASE, Catalog
 from nbhull.runtime.images.reference import local_name
 from nbhull.runtime.store import IMAGES
@@ -170,9 +171,10 @@ def is_old(path: str) -> bool:
         return False
 
 
-def prune(catalog: Catalog, *, everything: bool = False) -> tuple[list[str], int]:
-    """Delete images without a name (with `everything`: all that no container uses, and what builds remember), and all
-    garbage: their ids, and the bytes that this frees. Raises Conflict while images are being made."""
+def prune(catalog: Catalog, *, everything: bool = False, keep: int | None = None) -> tuple[list[str], int]:
+    """Delete images without a name (with `everything`: all that no container uses, and what builds remember), all
+    garbage, and what builds have left and not used for long (`keep`: so that at most that many bytes are left of it):
+    the images' ids, and the bytes that this frees. Raises Conflict while images are being made."""
     with alone(catalog) as can:
         if not can:
             raise Conflict("an image is being pulled, loaded or built", "try again when that has ended")
@@ -182,7 +184,8 @@ def prune(catalog: Catalog, *, everything: bool = False) -> tuple[list[str], int
             if (unnamed or (everything and not row["pinned"])) and not users_of(catalog, row):
                 forget(catalog, row["id"])
                 gone.append(row["id"])
-        return gone, collect(catalog, cache=not everything)
+        freed = leftovers.prune(catalog.workshop, catalog.store, everything=everything, keep=keep)
+        return gone, freed + collect(catalog, cache=not everything)
 
 
 def usage(catalog: Catalog) -> list[Share]:
@@ -222,8 +225,24 @@ def usage(catalog: Catalog) -> list[Share]:
         ),
         Share("volumes", len(volumes), len(held), measure([f"volumes/{identity}" for identity in volumes]), 0),
         Share("build cache", len(cached), 0, size := measure(cached), size),
+        *(shares_of_builds(catalog)),
         Share("blobs", len(sizes), len(kept), sum(sizes.values()), sum(s for n, s in sizes.items() if n not in kept)),
     ]
+
+
+def shares_of_builds(catalog: Catalog) -> list[Share]:
+    """What builds have left on disk for the next ones."""
+    found = list(leftovers.leftovers(catalog.store))
+    shares = []
+    for name, kind in (
+        ("cache mounts", leftovers.CACHES),
+        ("downloads", leftovers.DOWNLOADS),
+        ("contexts", leftovers.CONTEXTS),
+    ):
+        of_kind = [one for one in found if one.kind == kind]
+        size = leftovers.size_of(catalog.workshop, catalog.store, of_kind)
+        shares.append(Share(name, len(of_kind), 0, size, size))
+    return shares
 
 
 def inspect(catalog: Catalog, ref: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import base64
 import json
 import re
 from typing import Protocol
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from nbhull.runtime.errors import Denied, HullError, InvalidInput
 from nbhull.runtime.registry.credentials import Credentials
@@ -19,6 +19,7 @@ from nbhull.runtime.registry.transport import Response, Transport
 LARGEST = 1 << 20
 """bytes of a token server's answer"""
 PARAMETER = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+ADDRESS = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+(?:[/?][!-~]*)?")
 CLIENT = "nbhull"
 
 
@@ -55,7 +56,9 @@ class Anonymous:
     def token(self, parameters: dict[str, str], scope: str) -> Bearer:
         """A token of the registry's token server. Raises Denied, HullError."""
         realm = parameters["realm"]
-        if urlsplit(realm).scheme not in ("https", self.transport.scheme):
+        if ADDRESS.fullmatch(realm) is None:
+            raise InvalidInput(f"the registry {self.transport.host} names no token server, but {realm[:200]!r}")
+        if realm.partition(":")[0] not in ("https", self.transport.scheme):
             raise InvalidInput(
                 f"the registry {self.transport.host} asks for credentials to be sent to {realm[:200]!r}, "
                 "which is not encrypted"

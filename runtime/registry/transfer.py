@@ -11,7 +11,7 @@ from threading import Event
 from typing import Protocol, TypeVar
 
 from nbhull.runtime import policy
-from nbhull.runtime.errors import HullError, InvalidInput
+from nbhull.runtime.errors import HullError, InvalidInput, NotFound
 from nbhull.runtime.images import reference as references
 from nbhull.runtime.images.catalog import Catalog, name_of
 from nbhull.runtime.images.documents import (
@@ -99,7 +99,15 @@ def receive(catalog: Catalog, transport: Transport, reference: Reference, progre
 
     repository = Repository(transport, reference.path)
     wanted = reference.digest or reference.tag or "latest"
-    data, media_type, digest = repository.manifest(wanted)
+    try:
+        data, media_type, digest = repository.manifest(wanted)
+    except NotFound as error:
+        if reference.digest:
+            raise NotFound(
+                f"the registry {reference.registry} has no {reference.path}@{reference.digest}",
+                "that image is gone from there, and no other is taken for it: have it pushed again, or choose another",
+            ) from error
+        raise
     digests = [(reference.repository, digest)]
     document = parse_manifest(data, media_type)
     if isinstance(document, Index):
@@ -116,8 +124,8 @@ def receive(catalog: Catalog, transport: Transport, reference: Reference, progre
     pairs = list(zip(document.layers, diff_ids, strict=True))
     layers = together(getter(catalog, repository, progress), pairs)
     catalog.blobs.add(data)
-    tag = reference.tag or ("" if reference.digest else "latest")
-    names = [f"{reference.repository}:{tag}"] if tag else []
+    # what is asked for by its digest takes no name: that may be another image's here, and a notebook may ask
+    names = [] if reference.digest else [f"{reference.repository}:{reference.tag or 'latest'}"]
     identities = [layer.id for layer in layers]
     return catalog.register(config, identities, names, manifest=digest, digests=digests)
 

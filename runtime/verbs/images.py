@@ -116,7 +116,7 @@ def prune(engine: Engine, values: dict[str, Any]) -> Result:
     from nbhull.runtime.verbs.progress import working
 
     with working(engine, "prune", "the store"):
-        gone, freed = upkeep.prune(engine.catalog, everything=values["all"])
+        gone, freed = upkeep.prune(engine.catalog, everything=values["all"], keep=values["keep"])
     return Names([f"deleted {identity}" for identity in gone], notices=[f"{human_size(freed)} freed"])
 
 

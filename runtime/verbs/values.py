@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from nbhull.runtime.errors import InvalidInput
-from nbhull.runtime.model import Mount, Network, Port, is_name
+from nbhull.runtime.model import Mount, Network, Port, is_name, parse_bytes
 from nbhull.runtime.network import MODES, check_address
 
 
@@ -72,6 +72,11 @@ def parse_count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19) or int(text) == 0:
         raise InvalidInput(f"{text!r} is not a positive whole number", "write it like 200")
     return int(text)
+
+
+def parse_size(text: str) -> int:
+    """A number of bytes, such as 2g."""
+    return parse_bytes(text, "size")
 
 
 def parse_network(text: str) -> Network:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from nbhull.runtime.errors import InvalidInput
 from nbhull.runtime.images import compression, documents, reference
 from nbhull.runtime.images import tarheaders as tar
+from support import fuzzing
+from support.fuzzing import Memory
 from support.tars import archive, entry, file, folder, symlink
 
 pytestmark = pytest.mark.requires("root")  # none of it asks who runs it
@@ -27,21 +29,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-
-
-class Memory:
-    """Bytes as a source of headers."""
-
-    def __init__(self, data: bytes) -> None:
-        self.file = io.BytesIO(data)
-
-    def take(self, count: int) -> bytes:
-        assert count <= tar.METADATA, "more than an entry may have is read at once"
-        return self.file.read(count)
-
-    def skip(self, count: int) -> None:
-        if len(self.file.read(min(count, 1 << 24))) < count:
-            raise tar.damaged("it is cut off")
 
 
 def entries(data: bytes) -> list[tar.Entry]:
@@ -185,3 +172,26 @@ def test_what_is_no_name_is_refused(text: str) -> None:
 def test_the_header_of_a_device_is_kept_whole() -> None:
     (one,) = entries(archive(entry("d", tarfile.BLKTYPE, devmajor=8, devminor=1)))
     assert (one.kind, one.device) == (tar.BLOCK_DEVICE, (8, 1))
+
+
+@pytest.mark.parametrize("name", fuzzing.TARGETS)
+def test_targets_take_what_they_begin_with(name: str) -> None:
+    """The targets of `make fuzz` do what they are for: each seed is right, and what is cut off is no fault."""
+    target, seeds = fuzzing.TARGETS[name]
+    for seed in seeds:
+        if name != "compressed":  # a beginning alone
+            target(seed)
+        for length in range(0, len(seed), max(1, len(seed) // 16)):
+            fuzzing.attempt(name, seed[:length])
+
+
+FOUND = [
+    ("challenge", b'Bearer realm="https:\0\0//pe="repository:a:pull"'),
+    ("challenge", b'Bearer realm="https://[",service="x"'),
+]
+"""inputs on which fuzzing failed once"""
+
+
+@pytest.mark.parametrize(("name", "data"), FOUND)
+def test_what_fuzzing_has_found(name: str, data: bytes) -> None:
+    fuzzing.attempt(name, data)

@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 from nbhull.kernel.adding import LIBRARY
 from nbhull.kernel.failure import KernelFailed
@@ -15,6 +18,7 @@ from nbhull.runtime.images import exchange, upkeep
 from nbhull.runtime.model import ContainerSpec, ProcessSpec
 from support import debian_root
 from support.jupyter import Place, Start, execute, value
+from support.registry import Registry
 from support.tars import pieces, small_root
 
 pytestmark = [pytest.mark.requires("mmdebstrap"), pytest.mark.nosubuid]
@@ -84,3 +88,42 @@ def test_an_image_without_python_is_told(place: Place, start: Start) -> None:
     with pytest.raises(KernelFailed, match="has no python"):
         start(install(place, "bare", "bare"))
     upkeep.remove(place.engine.catalog, "bare")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    """A registry without TLS."""
+    running = Registry(tmp_path, secure=False)
+    yield running
+    running.stop()
+
+
+@pytest.mark.requires("docker-registry", "root")  # what it needs of the user is in the tests above
+def test_a_pinned_notebook_gets_just_that_image(place: Place, debian: str, folder: Path, registry: Registry) -> None:
+    """Executed by nbclient, which tells nobody which notebook it is."""
+    catalog, name = place.engine.catalog, f"{registry.host}/team/lab:1"
+    catalog.tag(debian, name)
+    place.engine.push(name)
+    path = folder / "pinned.ipynb"
+    notebook = new_notebook(
+        cells=[new_code_cell("print(open('/etc/debian_version').read())")], metadata={"container": {"image": name}}
+    )
+    nbformat.write(notebook, path)
+    pinned = exchange.pin(place.engine, str(path))
+    upkeep.remove(catalog, name)
+    catalog.import_root(pieces(small_root()), [name])
+    place.engine.push(name)  # what has the name now, here and there, is another image
+    with place.engine.store.transaction():
+        place.engine.store.query("delete from digests")
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, kernel_name="nbhull", timeout=60).execute()
+    assert notebook.cells[0].outputs[0].text.startswith("12")
+    row = catalog.find(pinned)
+    assert catalog.store.image_layers(catalog.find(debian)) == catalog.store.image_layers(row)
+    assert catalog.find(name)["id"] != row["id"]  # a notebook moves no names
+
+    gone = f"{name}@sha256:{'0' * 64}"
+    notebook.metadata["container"]["image"] = gone
+    with pytest.raises(KernelFailed, match=f"has no team/lab@sha256:{'0' * 64}.*no other is taken for it"):
+        NotebookClient(notebook, kernel_name="nbhull", timeout=60).execute()
+    upkeep.remove(catalog, name)

@@ -222,8 +222,15 @@ VERBS: tuple[Verb, ...] = (
                 short="-a",
                 flag=True,
             ),
+            Argument(
+                "--keep",
+                "of cache mounts, downloads and contexts of builds, leave at most so much, what was used last",
+                metavar="SIZE",
+                parse=VALUES + "parse_size",
+            ),
         ),
-        about="Containers stay, and so do, without `--all`, snapshots and images with a name.",
+        about="Containers stay, and so do, without `--all`, snapshots and images with a name. Of what builds keep for "
+        "the next ones, what was of no use for 30 days goes; with `--all`, all of it.",
         examples=(("prune", "free what was left behind"),),
         where=EVERYWHERE,
     ),
