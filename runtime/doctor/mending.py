@@ -53,6 +53,8 @@ def explain(call: str, errno: int, subject: str = "") -> str:
         and errno not in (errors.EPERM, errors.EACCES)
     ):
         return overlay(errno)
+    if call == "entering a cgroup with realtime scheduling":
+        return "start it with ordinary scheduling: chrt -o 0 COMMAND (new cgroups have no cpu.rt_runtime_us)"
     if call == "mount_setattr" and errno in (errors.EINVAL, errors.EOPNOTSUPP, errors.EPERM):
         return another_store()
     if call in ("seccomp", "prctl(PR_SET_SECCOMP)") and errno in (errors.EINVAL, errors.ENOSYS):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -258,3 +260,45 @@ def test_nothing_of_every_containers_own_is_covered(engine: Engine, target: str)
     tmpfs = Tmpfs(target)
     with pytest.raises(InvalidInput, match="nothing can be mounted on"):
         engine.create(ContainerSpec(confinement=Confinement(tmpfs=(tmpfs,))))
+
+
+GPU_MACHINE = """
+import gzip, os, subprocess, sys
+from nbhull.runtime.confinement import Confinement
+from nbhull.runtime.engine import Engine
+from nbhull.runtime.model import ContainerSpec
+from support.boxes import Box
+from support.tars import pieces, small_root
+
+def shell(line):
+    subprocess.run(line, shell=True, check=True)
+
+libraries, made = sys.argv[2:]
+shell(f"mount --make-rprivate / && mount -t tmpfs none {made} && cd {made} && mkdir -p dev/pts dev/shm upper work &&"
+    "for at in 'null 1 3' 'zero 1 5' 'full 1 7' 'random 1 8' 'urandom 1 9' 'tty 5 0' 'nvidia0 1 5' 'nvidia1 1 7' "
+    "'nvidiactl 1 3'; do set -- $at; mknod -m 666 dev/$1 c $2 $3; done; ln -s /proc/self/fd dev/fd;"
+    "echo driver > upper/libcuda.so.535; ln -s libcuda.so.535 upper/libcuda.so.1;"
+    f"mount -t overlay none -o lowerdir={libraries},upperdir=upper,workdir=work {libraries};"
+    "mount --bind /dev/pts dev/pts; mount --bind /dev/shm dev/shm; mount --rbind dev /dev")
+look = "ls /dev | grep nvidia; head -c 2 /dev/nvidia0 | wc -c; : > /dev/nvidiactl; cat {}/libcuda.so.1"
+with Engine(sys.argv[1]) as engine:
+    engine.catalog.import_root(pieces(gzip.compress(small_root(), 1)), ["small"], {"Env": ["PATH=/bin"]})
+    for image, gpus in (("host", "all"), ("small", "all"), ("small", "device=1")):
+        box = Box(engine, ContainerSpec(image=image, confinement=Confinement(gpus=gpus)))
+        print(box.run(look.replace("{}", libraries)).stdout.split())
+        engine.remove(box.id, force=True)
+"""
+
+
+@pytest.mark.requires("root", "busybox", "unshare")
+def test_gpus_are_handed_in_with_their_driver(tmp_path: Path) -> None:
+    """In a mount namespace whose machine seems to have two: nodes of those names, and a library of the driver's."""
+    libraries = next(folder for folder in devices.LIBRARY_FOLDERS if Path(folder).is_dir())
+    made = tmp_path / "made"
+    made.mkdir()
+    command = ["unshare", "--mount", sys.executable, "-c", GPU_MACHINE, str(tmp_path / "store"), libraries, str(made)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    both = "['nvidia0', 'nvidia1', 'nvidiactl', '2', 'driver']"
+    assert done.stdout.splitlines() == [both, both, "['nvidia1', 'nvidiactl', '0', 'driver']"]

@@ -153,6 +153,16 @@ def test_what_is_said_of_an_end(
     assert (end.when, end.short, end.reason) == (1000, short, reason)
 
 
+@pytest.mark.requires("root", "cgroup-cpu")
+def test_realtime_scheduling_that_a_cgroup_refuses_is_told_with_what_mends_it(store: Path) -> None:
+    """Where the kernel deals out realtime to groups (CONFIG_RT_GROUP_SCHED), new ones have none."""
+    command = ["chrt", "-f", "1", sys.executable, "-m", "nbhull.runtime.cli", "run", "--rm", "--cpus", "1", "host"]
+    done = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        assert "entering a cgroup with realtime scheduling" in done.stderr
+        assert "hint: start it with ordinary scheduling: chrt -o 0 COMMAND" in done.stderr
+
+
 @pytest.mark.nosubuid
 def test_a_fork_bomb_stops_by_itself(make_box: Callable[..., Box]) -> None:
     box = make_box()
