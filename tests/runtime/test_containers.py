@@ -328,7 +328,7 @@ def test_bad_input_is_refused_and_leaves_nothing(engine: Engine, tmp_path: Path)
         (InvalidInput, ContainerSpec(hostname="a b")),
         (InvalidInput, ContainerSpec(network="bridge")),  # type: ignore[arg-type]
         (NotFound, ContainerSpec(mounts=(Mount("/no/such/folder", "/x"),))),
-        (InvalidInput, ContainerSpec(mounts=(Mount("relative", "/x"),))),
+        (InvalidInput, ContainerSpec(mounts=(Mount("relative/folder", "/x"),))),
         (InvalidInput, ContainerSpec(mounts=(Mount(str(tmp_path), "/proc/self"),))),
         (InvalidInput, ContainerSpec(mounts=(Mount(str(tmp_path), "/"),))),
         (NotFound, ContainerSpec(environment="/no/such/environment")),
