@@ -15,8 +15,6 @@ CONTROL_SOCKET = "control.sock"
 
 CONTROL_VARIABLE = "NBHULL_CONTROL"
 """path of the control socket; `none` where the kernelspec gives no control, `replay` where cells are run again"""
-NOTEBOOK_VARIABLE = "NBHULL_NOTEBOOK"
-"""of a program that runs one notebook: its path, for what its metadata says of the container"""
 REPLAY: Final = "replay"
 HISTORY_FILE = "history.sqlite"
 """IPython's history, in the socket folder"""

@@ -27,8 +27,7 @@ from nbhull.kernel.environment import for_kernel
 from nbhull.kernel.failure import KernelFailed
 from nbhull.kernel.folder import certificate_mounts, working_folder
 from nbhull.kernel.launch import Launch
-from nbhull.kernel.names import NOTEBOOK_VARIABLE
-from nbhull.runtime.errors import HullError, NotFound
+from nbhull.runtime.errors import HullError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -214,15 +213,8 @@ class ContainerProvisioner(KernelProvisionerBase):
 def notebook_of(given: Mapping[str, str], cwd: str) -> str | None:
     """Path of the notebook that a kernel is started for, if the caller says so.
 
-    The variable NBHULL_NOTEBOOK says it for programs that run one notebook and tell no kernel which, as nbclient
-    and papermill do. A session's name that this process itself inherited belongs to another kernel, in which it runs.
-
-    Raises NotFound where NBHULL_NOTEBOOK names no file: the kernel would get another image than was meant.
+    A name that this process itself inherited belongs to another kernel, in which it runs.
     """
-    if named := os.environ.get(NOTEBOOK_VARIABLE):
-        if not os.path.isfile(named):
-            raise NotFound(f"{NOTEBOOK_VARIABLE} names a file that is not there: {named!r}", "give a notebook's path")
-        return named
     name = given.get("JPY_SESSION_NAME", "")
     return None if name == os.environ.get("JPY_SESSION_NAME", "") else notebook.find(name, cwd)
 

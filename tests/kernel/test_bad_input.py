@@ -187,13 +187,3 @@ def test_the_notebook_of_a_program_that_runs_in_a_kernel_is_not_taken(
     )
     _, client = start()
     assert value(client, "1") == "1"
-
-
-def test_a_program_that_runs_one_notebook_names_it(
-    place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = notebook(folder, {"container": {"image": "no-such-image"}})["JPY_SESSION_NAME"]
-    monkeypatch.setenv("NBHULL_NOTEBOOK", str(folder / name))
-    assert "no-such-image" in failure(place, network="none")
-    monkeypatch.setenv("NBHULL_NOTEBOOK", "not-there.ipynb")
-    assert "not-there.ipynb" in failure(place, network="none")
