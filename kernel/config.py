@@ -5,7 +5,7 @@ set everything. A notebook (`metadata.container`) is hostile input. Key by key:
 
 | key                                     | in a notebook                                                   |
 |-----------------------------------------|-----------------------------------------------------------------|
-| image, kernel                           | chosen freely                                                   |
+| image, kernel, auto                     | chosen freely                                                   |
 | memory, cpus, pids, disk, inodes        | may tighten; what is looser is cut to the limit, with a notice  |
 | network                                 | may tighten, in the order host, nat, none; a wider one is denied |
 | cap_drop, read_only                     | may tighten: dropped beside the kernelspec's; true only         |
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, cast
 
+from nbhull.kernel.occasions import USUAL, Occasions, parse_occasions
 from nbhull.runtime import limits, policy
 from nbhull.runtime.confinement import Confinement, Device, Tmpfs, Ulimit
 from nbhull.runtime.confinement_options import (
@@ -97,6 +98,8 @@ class KernelConfig:
     disk: int | None = None
     """bytes of the container's own files"""
     inodes: int | None = None
+    auto: Occasions = USUAL
+    """when snapshots are taken without being asked for"""
 
     @property
     def limits(self) -> Limits:
@@ -114,7 +117,7 @@ KEYS = tuple(f.name for f in fields(KernelConfig))
 LIMITS = ("memory", "cpus", "pids", "disk", "inodes")
 """what a notebook may tighten"""
 CONFINING = ("cap_add", "cap_drop", "security_opt", "privileged", "read_only", "tmpfs", "gpus", "group_add")
-CHOSEN_BY_NOTEBOOK = ("image", "kernel", *LIMITS, "network", "cap_drop", "read_only")
+CHOSEN_BY_NOTEBOOK = ("image", "kernel", "auto", *LIMITS, "network", "cap_drop", "read_only")
 
 
 def from_kernelspec(settings: Mapping[str, Any]) -> KernelConfig:
@@ -347,6 +350,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "gpus": parse_gpus,
     "group_add": each(parse_group),
     "ulimits": each(parse_ulimit),
+    "auto": parse_occasions,
 }
 
 

@@ -33,6 +33,7 @@ from nbhull.kernel.names import (
     REPLAY,
 )
 from nbhull.kernel.obituary import deliver, take_request
+from nbhull.kernel.occasions import Keeper
 from nbhull.runtime import ends
 from nbhull.runtime.builder.progress import Progress
 from nbhull.runtime.engine import Engine, Process
@@ -44,11 +45,8 @@ PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 
 class ContainedKernel:
-    """Owns a container and the kernel process in it.
-
-    The container is made on the first `prepare`, and lives until `remove`; kernel processes come and
-    go in it. Everything here blocks, and may be called from any thread.
-    """
+    """Owns a container and the kernel process in it. The container is made on the first `prepare`, and lives until
+    `remove`; kernel processes come and go in it. Everything here blocks, and may be called from any thread."""
 
     def __init__(
         self,
@@ -74,6 +72,7 @@ class ContainedKernel:
         self.resetting = False
         self.checkpoints = Checkpoints()
         self.siblings = Siblings(self)
+        self.keeper = Keeper(self, config.auto)
         self.taken: set[str] = set()
         """ids of the snapshots that were taken of this kernel's containers"""
         self._is_ended_by_us = False
@@ -213,6 +212,7 @@ class ContainedKernel:
             with suppress(FileNotFoundError):
                 os.unlink(self.socket_folder)
             os.symlink(container.socket_folder, self.socket_folder)
+        self.keeper.begin()
 
     def remove(self) -> None:
         """End the container and delete it. Idempotent; does nothing if there was none."""

@@ -80,6 +80,8 @@ class ControlService:
             "images": self.images,
             "snapshot": self.snapshot,
             "woken": self.woken,
+            "keep": self.kernel.keeper.take_up,
+            "auto": self.kernel.keeper.change,
             "replay": self.replay,
             "reset": self.reset,
             "undo": self.undo,

@@ -11,6 +11,8 @@ RECORD_FILE = "cells.jsonl"
 """the cells that the kernel has run (`kernel.app.recording`)"""
 PANEL_FILE = "panel.json"
 """the ids under which the page knows the notebook's panel, for the next kernel to take it over"""
+EVERY_CELL_FILE = "every-cell"
+"""there while a snapshot is to be taken after each cell"""
 CONTROL_SOCKET = "control.sock"
 
 CONTROL_VARIABLE = "NBHULL_CONTROL"

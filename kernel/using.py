@@ -23,7 +23,7 @@ from nbhull.runtime import policy
 from nbhull.runtime.errors import InvalidInput
 from nbhull.runtime.model import Container
 from nbhull.runtime.snapshots import taking
-from nbhull.runtime.snapshots.resetting import RESET
+from nbhull.runtime.snapshots.keeping import RESET
 from nbhull.runtime.verbs.results import Names, Result
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from nbhull.runtime.verbs.definition import Verb
 from nbhull.runtime.verbs.parser import execute, parse
 from nbhull.runtime.verbs.results import Names, Result
 
-ABOUT_ITSELF = ("info", "stats", "snapshot", "reset", "undo", "use", "snapshots", "diff", "replay")
+ABOUT_ITSELF = ("info", "stats", "snapshot", "reset", "undo", "use", "snapshots", "diff", "replay", "auto")
 """verbs that mean the container in which they are said"""
 IN_CONTAINERS = (*ABOUT_ITSELF, "ps", "images")
 """verbs that a kernel in a container may say, through its control socket"""
@@ -48,6 +48,7 @@ class ContainerMagics(Magics):
         %container use IMAGE          go on in another image, with a new kernel
         %container diff [A [B]]       what has changed
         %container snapshots          the tree of snapshots
+        %container auto               when snapshots are taken unasked
         %container replay [SNAPSHOT]  run the cells since then in a fresh container, and compare
         %container panel              all of this to see and to click
         %container picker             images to choose from

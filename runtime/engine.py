@@ -7,7 +7,7 @@ import os
 from nbhull.runtime import accounts, composition, confinement, defaults, limits, network, policy
 from nbhull.runtime.confinement import Confinement
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
-from nbhull.runtime.files import remove_tree
+from nbhull.runtime.files import FolderDescriptor, remove_tree
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.launcher.client import Process
 from nbhull.runtime.lean import Lock, loads
@@ -267,8 +267,7 @@ class Engine:
         plan = composition.compose(
             self.store, row["id"], spec, record, record["top"], socket_folder(launcher.folder, row["id"])
         )
-        if len(own := generations.own(self.store, row["id"], record)) > 1:  # something was killed
-            launcher.request("separate", folders=[generations.folder(row["id"], one) for one in reversed(own)])
+        generations.separate(self.store, launcher, row["id"], record)
         try:
             launcher.request(
                 "start",
@@ -290,11 +289,8 @@ class Engine:
         return (connected.notice,) if connected.notice else ()
 
     def spawn(self, ref: str, spec: ProcessSpec, stdio: Sequence[int] = ()) -> Process:
-        """Start a process in a running container.
-
-        `stdio`: up to three descriptors for standard input, output and error; missing ones are
-        /dev/null. Raises ProcessFailed when the program cannot be executed, at once.
-        """
+        """Start a process in a running container. `stdio`: up to three descriptors for standard input, output and
+        error; missing ones are /dev/null. Raises ProcessFailed when the program cannot be executed, at once."""
         row = self.row(ref)
         launcher = self.launcher_of(row)
         if not spec.argv or any("\0" in text for text in (*spec.argv, *spec.env, *spec.env.values())):
@@ -348,8 +344,6 @@ class Engine:
         """Whether it is a folder, and a binary file object of a file inside a running container."""
         row = self.row(ref)
         _, fields, descriptors = self.launcher_of(row).request("open", container=row["id"], path=path)
-        from nbhull.runtime.files import FolderDescriptor
-
         file = os.fdopen(descriptors[0], "rb") if fields["folder"] == "0" else FolderDescriptor(descriptors[0])
         return fields["folder"] == "1", file
 
@@ -430,6 +424,12 @@ class Engine:
 
         image, road, reason = taking.take(self, ref, name, note=note, pinned=pinned, asleep=asleep)
         return image_of(self.store.find("images", image, "image"), road, reason)
+
+    def keep(self, ref: str, occasion: str, *, asleep: Collection[int] = ()) -> Image | None:
+        """Take a snapshot that nobody asked for, if anything has changed (`keeping.keep`)."""
+        from nbhull.runtime.snapshots import keeping
+
+        return keeping.keep(self, ref, occasion, asleep)
 
     def reset(self, ref: str, name: str | None = None, *, keep: Collection[int] = ()) -> Container:
         """Put the container's files back on a snapshot (None: the last one made or reset to, else the image itself).

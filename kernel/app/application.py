@@ -21,6 +21,7 @@ from nbhull.kernel.app.executing import Executing
 from nbhull.kernel.app.handover import Handover, await_subscribers
 from nbhull.kernel.app.kernel import HullKernel
 from nbhull.kernel.app.notices import LimitNotices, show_once
+from nbhull.kernel.app.occasions import CellOccasions
 from nbhull.kernel.app.recording import Recorder
 from nbhull.kernel.app.revival import revive
 from nbhull.kernel.names import EXECUTING_FILE, HISTORY_FILE, NOTICES_FILE, PENDING_FILE, RECORD_FILE
@@ -84,6 +85,7 @@ class HullKernelApp(IPKernelApp):
         debugging.settle()
         if isinstance(self.kernel, HullKernel):
             self.kernel.executing = Executing(self.beside_connection_file(EXECUTING_FILE))
+            self.kernel.occasions = CellOccasions(os.path.dirname(self.abs_connection_file))
             if self.handover is not None:
                 self.kernel.inherited = self.handover.queue
                 self.kernel.answerers = self.handover.answerers

@@ -15,6 +15,7 @@ from ipykernel.ipkernel import IPythonKernel
 from nbhull.kernel.app.executing import Executing
 from nbhull.kernel.app.handover import await_peers, connected_peers, describe_request, frames_to_text
 from nbhull.kernel.app.memory import Memory
+from nbhull.kernel.app.occasions import CellOccasions
 from nbhull.kernel.app.recording import Recorder
 from nbhull.kernel.app.revival import ensure_subshell, rebind_kernel
 from nbhull.kernel.rpc import ContainerError
@@ -44,6 +45,7 @@ class HullKernel(IPythonKernel):
         self._arrived_lock = threading.Lock()
         self.memory = Memory(self)
         self.recorder: Recorder | None = None
+        self.occasions: CellOccasions | None = None
         self.is_executing = False
         """whether a cell runs in the main shell"""
         self.is_copy = False
@@ -109,13 +111,15 @@ class HullKernel(IPythonKernel):
 
     # -- both ------------------------------------------------------------------------------------
 
-    async def do_execute(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    async def do_execute(self, code: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Called for each cell. What it asked to be done behind it is part of its outcome."""
         if threading.current_thread() is not threading.main_thread():
-            return await super().do_execute(*args, **kwargs)  # type: ignore[no-any-return]
+            return await super().do_execute(code, *args, **kwargs)  # type: ignore[no-any-return]
+        if self.occasions is not None:
+            self.occasions.before(code)
         self.is_executing = True
         try:
-            reply = await self._execute_recorded(*args, **kwargs)
+            reply = await self._execute_recorded(code, *args, **kwargs)
         finally:
             self.is_executing = False
         try:
@@ -127,6 +131,8 @@ class HullKernel(IPythonKernel):
             shell._showtraceback(type(shown), shown, failure["traceback"])
             reply.update(failure, status="error")
         self.memory.look_after()
+        if self.occasions is not None and code.strip():
+            self.io_loop.add_callback(self.occasions.after, code)
         return reply
 
     async def _execute_recorded(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -107,6 +107,8 @@ SCHEMA: dict[str, tuple[Callable[[Any], Any], str]] = {
     "limits.disk.max": (size, "the most bytes of a container's own files"),
     "limits.inodes.default": (count, "files of a container's own where none are asked for"),
     "limits.inodes.max": (count, "the most files of a container's own"),
+    "snapshots.count": (count, "how many automatic snapshots of a container are kept for each kind of occasion"),
+    "snapshots.bytes": (size, "bytes of all automatic snapshots that are kept"),
     "network.default": (mode, "network where none is asked for"),
     "network.max": (mode, "the widest network, in the order host, nat, none"),
     "network.fallback": (fallback, "network where none is asked for and nat cannot be had"),

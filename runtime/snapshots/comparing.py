@@ -13,7 +13,7 @@ from nbhull.runtime.launcher import client
 from nbhull.runtime.launcher.listing import FIELDS, KINDS
 from nbhull.runtime.model import HOST_IMAGE
 from nbhull.runtime.record import Record
-from nbhull.runtime.snapshots import chains, generations, journal
+from nbhull.runtime.snapshots import chains, generations, journal, keeping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -329,5 +329,5 @@ def since(engine: Engine, ref: str) -> str:
     """What a container, or a snapshot, is compared with where nothing is said: that from which it was made."""
     row = find(engine, ref)
     if "launcher" in row.keys():  # noqa: SIM118
-        return str(row["snapshot"] or HOST_IMAGE)
+        return keeping.last_asked_for(engine.store, row["snapshot"]) or HOST_IMAGE
     return str(row["parent"] or HOST_IMAGE)

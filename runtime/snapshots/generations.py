@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from nbhull.runtime.launcher.client import Client
     from nbhull.runtime.store import Store
 
 WORK = ".work"
@@ -59,6 +60,14 @@ def is_empty(store: Store, identity: str, number: int) -> bool:
     """Whether nothing was written in it."""
     path = store.path(folder(identity, number))
     return not any(os.listdir(f"{path}/{key}") for key in os.listdir(path))
+
+
+def separate(store: Store, launcher: Client, identity: str, record: dict[str, Any]) -> None:
+    """Before a container starts: if it has several, something was killed, and perhaps in the middle of a move, whose
+    traces then go."""
+    numbers = own(store, identity, record)
+    if len(numbers) > 1:
+        launcher.request("separate", folders=[folder(identity, number) for number in reversed(numbers)])
 
 
 def remove_work(store: Store, identity: str, number: int) -> None:

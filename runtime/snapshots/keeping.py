@@ -4,30 +4,72 @@ from __future__ import annotations
 
 import os
 
+from nbhull.runtime import policy
 from nbhull.runtime.lean import loads
+from nbhull.runtime.rows import image_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from nbhull.runtime.engine import Engine
     from nbhull.runtime.launcher.client import Client
+    from nbhull.runtime.model import Image
     from nbhull.runtime.store import Store
 
+CONTAINER = "container"
+"""in a snapshot's record: the container that it was taken of"""
+RESET = "reset"
+"""the occasion of what a reset has thrown away"""
 COUNT = 20
-"""how many are kept"""
+"""how many are kept of a container for each kind of occasion, where no rule says"""
 BYTES = 10 << 30
-"""how large they may be together"""
+"""how large they may be together, likewise"""
+
+
+def keep(engine: Engine, ref: str, occasion: str, asleep: Collection[int]) -> Image | None:
+    """Take a snapshot of a container, if anything has changed since the last one; the oldest of its kind go.
+    `occasion`: its kind and, behind a colon, more about it; `asleep`: as with `Engine.snapshot`."""
+    from nbhull.runtime.snapshots import sizes, taking
+
+    image = taking.take_if_changed(engine, ref, occasion, asleep)
+    if image is None:
+        return None
+    sizes.measure(engine.store)
+    prune(engine.store, engine.launcher())
+    return image_of(engine.store.find("images", image, "image"))
+
+
+def last_asked_for(store: Store, snapshot: str | None) -> str | None:
+    """The snapshot itself, or the nearest above it that was not taken on an occasion; what resets keep is asked for."""
+    while snapshot is not None:
+        found = store.query("select parent, auto from images where id = ?", snapshot)
+        if not found or found[0]["auto"] in ("", RESET):
+            break
+        snapshot = found[0]["parent"]
+    return snapshot
 
 
 def prune(store: Store, launcher: Client) -> list[str]:
     """Remove the oldest of those beyond the budget, but for pinned ones, and ones that a container stands on, or would
     go back to: their ids."""
-    held = set()
-    for row in store.query("select snapshot, record from containers"):
+    rules = policy.load()
+    most = (rules and rules.default("snapshots.count")) or COUNT
+    largest = (rules and rules.default("snapshots.bytes")) or BYTES
+    held, living = set(), set()
+    for row in store.query("select id, snapshot, record from containers"):
+        living.add(row["id"])
         held |= {row["snapshot"], loads(row["record"]).get("undo")}
-    rows = store.query("select id, size, top from images where auto != '' and pinned = 0 order by created desc")
+    chosen = "auto != '' and pinned = 0 order by created desc"
+    rows = store.query(f"select id, size, top, auto, record from images where {chosen}")
+    counts: dict[tuple[str, str], int] = {}
     total, gone = 0, []
-    for number, row in enumerate(rows):
+    for row in rows:
         total += max(row["size"], 0)
-        if (number >= COUNT or total > BYTES) and row["id"] not in held:
+        of = loads(row["record"]).get(CONTAINER, "")
+        group = of if of in living else "", row["auto"].partition(":")[0]
+        counts[group] = counts.get(group, 0) + 1
+        if (counts[group] > most or total > largest) and row["id"] not in held:
             gone.append(row)
     for row in gone:
         forget(store, row["id"])

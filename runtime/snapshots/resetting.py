@@ -21,13 +21,9 @@ if TYPE_CHECKING:
 
     from nbhull.runtime.engine import Engine
 
-RESET = "reset"
-"""why a snapshot was taken without being asked for"""
-
-
 def reset(engine: Engine, ref: str, name: str | None, keep: Collection[int] = ()) -> None:
-    """Put a container back on a snapshot: None means the one it stands on, else its image. `keep`: processes that
-    are to live on, if they can."""
+    """Put a container back on a snapshot: None means the last one that was asked for, else its image. `keep`: processes
+    that are to live on, if they can."""
     row = engine.row(ref)
     with journal.locked(engine.store, row["id"]):
         row = engine.row(row["id"])
@@ -50,9 +46,10 @@ def undo(engine: Engine, ref: str, keep: Collection[int] = ()) -> None:
 def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, str | None]:
     """The snapshot's id and the newest of its layers; None for the image itself. Raises NotFound, and Conflict for one
     of another environment."""
-    if name == HOST_IMAGE or (name is None and row["snapshot"] is None):
+    name = name or keeping.last_asked_for(engine.store, row["snapshot"])
+    if name is None or name == HOST_IMAGE:
         return None, None
-    image = engine.store.find("images", name or row["snapshot"], "image")
+    image = engine.store.find("images", name, "image")
     record, theirs = json.loads(row["record"]), json.loads(image["record"])
     if not composition.is_same_base(theirs, record):
         raise Conflict(
@@ -88,7 +85,7 @@ def put_back(
     record = {**discarded.record, "top": top, "first": discarded.next, "undo": undo_to}
     if undo_to == discarded.image:
         name = f"{row['name'][:100]}-before-{discarded.image[:6]}"
-        discarded.register({"name": name, "auto": RESET}, record=record, snapshot=snapshot)
+        discarded.register({"name": name, "auto": keeping.RESET}, record=record, snapshot=snapshot)
     else:
         engine.store.update_container(row["id"], record=record, snapshot=snapshot)
     if launcher is None:
@@ -136,7 +133,7 @@ class Discarded(Taking):
 
     def same_image(self) -> str | None:
         """The image that the container is just like, if nothing was written since: then there is nothing to keep."""
-        if not all(generations.is_empty(self.store, self.id, number) for number in self.own):
+        if not self.is_unchanged():
             return None
         if self.record["top"] is None:
             return HOST_IMAGE

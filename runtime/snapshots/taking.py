@@ -11,7 +11,7 @@ from nbhull.runtime.errors import Conflict, ContainerLost, HullError, LauncherLo
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.model import HOST_IMAGE, parse_name
 from nbhull.runtime.running import holds
-from nbhull.runtime.snapshots import chains, generations, journal
+from nbhull.runtime.snapshots import chains, generations, journal, keeping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Taking:
         self.road = MOVED
         self.reason = ""
 
+    def is_unchanged(self) -> bool:
+        """Whether nothing was written since the container's files were last kept."""
+        return all(generations.is_empty(self.store, self.id, number) for number in self.own)
+
     def prepare(self, asleep: Collection[int]) -> None:
         """See to it that the container does not write any more to what will be the snapshot, or copy it."""
         generations.make(self.store.path("containers", self.id), self.next, composition.keys(self.record))
@@ -69,6 +73,13 @@ class Taking:
         if self.reason:
             self.road = COPIED
             self.copy(self.launcher)
+
+    def complete(self, asleep: Collection[int], *, name: str | None, **columns: Any) -> None:
+        """Take it. `columns`: of the image's row."""
+        self.prepare(asleep)
+        self.register({"name": name or f"{self.row['name'][:100]}-{self.image[:6]}", **columns})
+        record = json.loads(self.engine.row(self.id)["record"])
+        chains.keep_short(self.store, self.launcher, record, composition.keys(record))
 
     def copy(self, launcher: client.Client) -> None:
         """Copy the newest generation to a layer while the container stands still."""
@@ -104,7 +115,10 @@ class Taking:
             "base": self.record["base"],
             "size": UNKNOWN_SIZE,
             "top": self.image,
-            "record": {key: value for key, value in self.record.items() if key not in OF_CONTAINER},
+            "record": {
+                **{key: value for key, value in self.record.items() if key not in OF_CONTAINER},
+                keeping.CONTAINER: self.id,
+            },
             **row,
         }
         journal.note(self.store, self.id, self.image, generations_of)
@@ -150,18 +164,20 @@ def take(
     with journal.locked(engine.store, row["id"]):
         row = engine.row(row["id"])
         taking = Taking(engine, row, running=holds(row["launcher"], row["id"]))
-        taking.prepare(asleep)
-        taking.register(
-            {
-                "name": name if name is not None else f"{row['name'][:100]}-{taking.image[:6]}",
-                "note": note,
-                "pinned": int(pinned),
-                "auto": auto,
-            }
-        )
-        record = json.loads(engine.row(row["id"])["record"])
-        chains.keep_short(engine.store, taking.launcher, record, composition.keys(record))
+        taking.complete(asleep, name=name, note=note, pinned=int(pinned), auto=auto)
     return taking.image, taking.road, taking.reason
+
+
+def take_if_changed(engine: Engine, ref: str, auto: str, asleep: Collection[int]) -> str | None:
+    """The same if something was written since its files were last kept: the image's id."""
+    row = engine.row(ref)
+    with journal.locked(engine.store, row["id"]):
+        row = engine.row(row["id"])
+        taking = Taking(engine, row, running=holds(row["launcher"], row["id"]))
+        if taking.is_unchanged():
+            return None
+        taking.complete(asleep, name=None, auto=auto)
+    return taking.image
 
 
 def refuse_taken(engine: Engine, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import time
 
-from nbhull.runtime.errors import InvalidInput
+from nbhull.runtime.errors import InvalidInput, NotFound
 from nbhull.runtime.verbs.results import Names, Result, Table, human_age, human_size, image_data, short_id
 
 TYPE_CHECKING = False
@@ -26,6 +26,11 @@ def undo(engine: Engine, values: dict[str, Any]) -> Result:
     return Names([container.name or short_id(container.id)])
 
 
+def auto(engine: Engine, values: dict[str, Any]) -> Result:
+    """`auto`: only a kernel's server can tell."""
+    raise NotFound("this is about a notebook's container", "say it in a notebook: %container auto")
+
+
 def snapshots(engine: Engine, values: dict[str, Any]) -> Result:
     """`snapshots`: all of them, or the tree of one container."""
     return snapshot_table(engine.snapshots(values.get("container")), time())
@@ -43,7 +48,8 @@ def snapshot_table(nodes: Sequence[Node], now: float) -> Table:
     rows, items = [], []
     for node in nodes:
         image = node.image
-        marks = [text for text in ("pinned" if image.pinned else "", "auto" if image.auto else "", image.note) if text]
+        auto = f"auto · {image.auto}" if image.auto else ""
+        marks = [text for text in ("pinned" if image.pinned else "", printable(auto), image.note) if text]
         rows.append(
             (
                 node.line + (image.name or short_id(image.id)),

@@ -21,6 +21,24 @@ def parse_env(text: str) -> tuple[str, str] | None:
     return None if inherited is None else (name, inherited)
 
 
+def parse_switch(text: str) -> bool:
+    """True for `on`, false for `off`."""
+    if text not in ("on", "off"):
+        raise InvalidInput(f"{text!r} is neither on nor off", "write on or off")
+    return text == "on"
+
+
+def parse_minutes(text: str) -> float:
+    """A number that is not negative."""
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = -1.0
+    if not 0 <= minutes < 1e6:
+        raise InvalidInput(f"{text!r} is not a number of minutes", "write it like 10, or 0 for never")
+    return minutes
+
+
 def parse_volume(text: str) -> Mount:
     """A mount from `SOURCE:TARGET[:ro|rw]`; SOURCE is a path, which begins with `./` or `../` if it is relative, or the
     name of a volume."""

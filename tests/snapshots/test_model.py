@@ -54,7 +54,7 @@ change = st.tuples(
 )
 choice = st.integers(0, 99)
 LONGEST_ROW = 4
-"""layers above a merged folder, automatic snapshots: few, so that all that happens to many happens"""
+"""layers of a merged folder, automatic snapshots: few, so that all that happens to many happens"""
 
 
 class State:
@@ -276,7 +276,7 @@ def files(plain: Path) -> dict[str, tuple[int, str | bytes]]:
 def test_snapshots_are_like_copies(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
-    monkeypatch.setattr(chains, "LENGTH", LONGEST_ROW)
+    monkeypatch.setattr(chains, "MANY", 2 * LONGEST_ROW)
     monkeypatch.setattr(keeping, "COUNT", LONGEST_ROW)
     examples = max(1, round(pytestconfig.getoption("--torture")))
     folders = itertools.count()

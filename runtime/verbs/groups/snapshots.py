@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, Argument, Verb
-from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER
+from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, MAGIC, Argument, Verb
+from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, VALUES
 
 VERBS: tuple[Verb, ...] = (
     Verb(
@@ -25,9 +25,35 @@ VERBS: tuple[Verb, ...] = (
             Argument("CONTAINER", "only the tree that this container stands in", where=CLI),
         ),
         about="Each snapshot stands below the one that its container was on. The column `here` names the containers "
-        "that stand on it; what resets have kept is marked `auto`.",
+        "that stand on it; what was kept without being asked for is marked `auto`, with the "
+        "occasion.",
         examples=(("snapshots mybox", "where mybox stands, and where it can go"),),
         where=EVERYWHERE,
+    ),
+    Verb(
+        "auto",
+        "show or change when snapshots are taken without being asked for",
+        "nbhull.runtime.verbs.snapshots:auto",
+        (
+            Argument(
+                "--installs",
+                "before cells that install or remove packages: on or off",
+                metavar="SWITCH",
+                parse=VALUES + "parse_switch",
+            ),
+            Argument(
+                "--cells",
+                "after each cell that has changed files: on or off",
+                metavar="SWITCH",
+                parse=VALUES + "parse_switch",
+            ),
+            Argument(
+                "--minutes", "so often, if files have changed; 0 for never", metavar="N", parse=VALUES + "parse_minutes"
+            ),
+        ),
+        about="Holds until this notebook's kernel is shut down; `auto` in the kernelspec or the notebook's metadata "
+        "holds from its start. None is taken where nothing has changed.",
+        where=MAGIC,
     ),
     Verb(
         "diff",
