@@ -372,25 +372,24 @@ class ContainedKernel:
 
     # -- what the kernel may ask for -----------------------------------------------------------
 
-    def snapshot(
-        self, name: str | None, pid: int | None = None, *, note: str = "", pinned: bool = False
-    ) -> tuple[Image, list[str]]:
+    def snapshot(self, name: str | None, pid: int | None = None, **how: Any) -> tuple[Image, list[str]]:
         """Keep the container's files as an image; and the kernel's memory, if a process of the container holds it.
-        Gives the names of the snapshots whose memory had to go for it, too. Raises HullError."""
+        `how`: note, pinned and volumes, as Engine.snapshot takes them. Gives the names of the snapshots whose memory
+        had to go for it, too. Raises HullError."""
         if pid is None:
-            return self._keep_files(name, self.checkpoints.pids(), note, pinned), []
+            return self._keep_files(name, self.checkpoints.pids(), how), []
         with self._lock:
             process, connection = self._adopt_process(pid)
             try:
-                image = self._keep_files(name, [*self.checkpoints.pids(), pid], note, pinned)
+                image = self._keep_files(name, [*self.checkpoints.pids(), pid], how)
             except BaseException:
                 process.close()
                 raise
             return image, self.checkpoints.put(Checkpoint(image, process, connection))
 
-    def _keep_files(self, name: str | None, asleep: Sequence[int], note: str, pinned: bool) -> Image:
+    def _keep_files(self, name: str | None, asleep: Sequence[int], how: dict[str, Any]) -> Image:
         """Keep the container's files as an image; `asleep`: the processes in it that hold memory."""
-        image = self.engine.snapshot(self.running().id, name, note=note, pinned=pinned, asleep=asleep)
+        image = self.engine.snapshot(self.running().id, name, asleep=asleep, **how)
         self.taken.add(image.id)
         return image
 
@@ -416,6 +415,7 @@ class ContainedKernel:
         *,
         files_only: bool = False,
         undo: bool = False,
+        volumes: bool = False,
     ) -> None:
         """Put the files back on a snapshot (with `undo`: to before the last reset), and the memory if it was kept (and
         not `files_only`); else the kernel starts anew, on the same connection.
@@ -434,7 +434,7 @@ class ContainedKernel:
                 if undo:
                     self._adopt(self.engine.undo(container.id, keep=keep))
                 else:
-                    self._adopt(self.engine.reset(container.id, snapshot, keep=keep))
+                    self._adopt(self.engine.reset(container.id, snapshot, keep=keep, volumes=volumes))
                 image = self.running().snapshot
                 checkpoint = None if files_only else self.checkpoints.take(image, self._launch.connection)
                 lost = image in had_memory and checkpoint is None and not files_only

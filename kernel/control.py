@@ -21,7 +21,8 @@ from contextlib import suppress
 from time import time
 from typing import Any, NamedTuple
 
-from nbhull.kernel import panel, using
+from nbhull.kernel import panel, using, volumes
+from nbhull.kernel.asking import name_in, pending_in, pid_in
 from nbhull.kernel.cells.siblings import CELL_OF
 from nbhull.kernel.concealing import conceal, without_sources
 from nbhull.kernel.contained import ContainedKernel
@@ -39,9 +40,10 @@ from nbhull.kernel.rpc import (
     line_of,
 )
 from nbhull.kernel.streams import Stream
+from nbhull.runtime.composition import OF_VOLUME
 from nbhull.runtime.errors import Conflict, HullError, InvalidInput, NotFound
 from nbhull.runtime.launcher import wire
-from nbhull.runtime.model import parse_name
+from nbhull.runtime.model import Container
 from nbhull.runtime.verbs.results import (
     Names,
     Result,
@@ -187,15 +189,16 @@ class ControlService:
 
     def images(self, params: dict[str, Any]) -> Result:
         """What there is to reset to or to run."""
-        return image_table([image for image in self.kernel.engine.images() if not image.auto], time())
+        return image_table([i for i in self.kernel.engine.images() if not i.auto and i.base != OF_VOLUME], time())
 
     def snapshot(self, params: dict[str, Any]) -> Result:
-        """Keep this container's files as an image; with `memory`, the number of the process that holds the kernel's
-        memory as it is now."""
+        """Keep this container's files as an image, or what is in a volume of it; with `memory`, the number of the
+        process that holds the kernel's memory as it is now."""
+        if volume := volumes.asked(params, self.own()):
+            return volumes.snapshot(self.kernel.engine, volume, name_in(params), params)
         note, pinned = panel.remarks_in(params)
-        image, dropped = self.kernel.snapshot(
-            name_in(params), pid_in(params), note=note or "", pinned=pinned or False
-        )
+        how = {"note": note or "", "pinned": pinned or False, "volumes": params.get("volumes") is True}
+        image, dropped = self.kernel.snapshot(name_in(params), pid_in(params), **how)
         taken = snapshot_taken(image)
         notices = [f"the memory of {name} was dropped: {MEMORY_BUDGET} are kept" for name in dropped]
         return Names(taken.names, notices=[*taken.notices, *notices])
@@ -215,7 +218,9 @@ class ControlService:
 
     def snapshots(self, params: dict[str, Any]) -> Result:
         """The tree in which this container stands."""
-        own = self.kernel.engine.container(self.own_id())
+        own = self.own()
+        if volume := volumes.asked(params, own):
+            return snapshot_table(self.kernel.engine.volumes.snapshots(volume), time())
         nodes = self.kernel.engine.snapshots(own.id)
         # the images are for all, but which containers stand on them is nobody else's business
         mine = [node.but(containers=tuple(name for name in node.containers if name == own.name)) for node in nodes]
@@ -226,6 +231,7 @@ class ControlService:
         names = [params.get(key) for key in ("a", "b")]
         images = [node.image for node in self.kernel.engine.snapshots(self.own_id())]
         allowed = {key for image in images for key in (image.id, image.name)}
+        allowed |= volumes.comparable(self.kernel.engine, self.own())
         for name in names:
             if name is not None and name not in allowed:
                 raise NotFound(
@@ -235,10 +241,14 @@ class ControlService:
         text = params.get("text") is True
         if old is None:
             return difference_table(self.kernel.engine.diff(self.own_id(), text=text))
-        return difference_table(self.kernel.engine.diff(old, new or self.own_id(), text=text))
+        if new is None and not self.own().has_volume(old):
+            new = self.own_id()
+        return difference_table(self.kernel.engine.diff(old, new, text=text))
 
     def undo(self, params: dict[str, Any]) -> Result:
         """Take the last reset, or the last `use`, back. The asking kernel ends; `pending` goes to the next one."""
+        if volume := volumes.asked(params, self.own(), to_write=True):
+            return volumes.undo(self.kernel.engine, volume)
         pending = pending_in(params)
         if not using.undo(self.kernel, pending, self.listen):
             self.kernel.reset(None, pending, undo=True)
@@ -250,7 +260,14 @@ class ControlService:
 
     def reset(self, params: dict[str, Any]) -> Result:
         """Put this container's files back. The asking kernel ends; `pending` goes to the next one."""
-        self.kernel.reset(name_in(params), pending_in(params), files_only=params.get("files") is True)
+        if volume := volumes.asked(params, self.own(), to_write=True):
+            return volumes.reset(self.kernel.engine, volume, name_in(params))
+        self.kernel.reset(
+            name_in(params),
+            pending_in(params),
+            files_only=params.get("files") is True,
+            volumes=params.get("volumes") is True,
+        )
         return Names([self.own_id()])
 
     def replay(self, params: dict[str, Any]) -> Result:
@@ -258,6 +275,10 @@ class ControlService:
         from nbhull.kernel.replay.live import replay_live
 
         return replay_live(self.kernel, name_in(params))
+
+    def own(self) -> Container:
+        """The container that asks."""
+        return self.kernel.engine.container(self.own_id())
 
     def own_id(self) -> str:
         """The id of the container that asks."""
@@ -274,28 +295,6 @@ def identity_of(path: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def name_in(params: dict[str, Any]) -> str | None:
-    """The name that a request gives, if any; raises InvalidInput for a malformed one."""
-    name = params.get("name")
-    return None if name is None else parse_name(name)
-
-
-def pid_in(params: dict[str, Any]) -> int | None:
-    """The process that a request gives as `memory`, if any; raises InvalidInput for a malformed one."""
-    pid = params.get("memory")
-    if pid is not None and (type(pid) is not int or not 1 < pid < 1 << 22):
-        raise InvalidInput("memory is not the number of a process", "ask with %container snapshot --memory")
-    return pid
-
-
-def pending_in(params: dict[str, Any]) -> dict[str, Any] | None:
-    """What the next kernel is to finish; raises InvalidInput for what is no object."""
-    pending = params.get("pending")
-    if pending is not None and not isinstance(pending, dict):
-        raise InvalidInput("pending is not an object", "ask with %container reset")
-    return pending
 
 
 class Long(NamedTuple):

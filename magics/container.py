@@ -44,6 +44,7 @@ class ContainerMagics(Magics):
         %container snapshot [NAME]    keep its files, as they are now
           --memory                    and the variables, as they are when the cell ends
         %container reset [NAME]       put them back; without the memory, the kernel starts anew
+          --volumes                   and the container's volumes, with snapshot too
         %container undo               take the last reset back
         %container use IMAGE          go on in another image, with a new kernel
         %container diff [A [B]]       what has changed
@@ -98,17 +99,21 @@ class ContainerMagics(Magics):
             )
         params = {key: value for key, value in values.items() if value is not None}
         kernel: Any = getattr(self.shell, "kernel", None)
+        of_volume = params.get("volume") is not None
         if verb.name == "snapshot" and params.pop("memory"):
+            if of_volume:
+                raise InvalidInput("a volume alone has no memory", "use --volumes for all as one moment")
             if not hasattr(kernel, "memory"):
                 raise NotFound("the memory of this kernel cannot be kept", "it can where Python 3.11 or later runs")
             kernel.memory.ask(params, lambda result: display(Shown(decode_result(result))))
             return None
         if verb.name == "use":
             self.get_ready(control, params)
-        if verb.name in ("reset", "undo", "use") and hasattr(kernel, "surrender"):
+        if verb.name in ("reset", "undo", "use") and not of_volume and hasattr(kernel, "surrender"):
             params["pending"] = kernel.surrender()
         result = decode_result(self.ask(control, verb.name, params))
-        if verb.name == "snapshot" and isinstance(result, Names) and getattr(kernel, "recorder", None) is not None:
+        is_recorded = verb.name == "snapshot" and not of_volume and getattr(kernel, "recorder", None) is not None
+        if is_recorded and isinstance(result, Names):
             kernel.recorder.note(snapshot=result.names[0])
         return result
 

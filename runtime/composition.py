@@ -23,6 +23,8 @@ ROOT, ETC = "root", "etc"
 """keys of the parts that every image, and the image `host`, has"""
 OWN_ROOT = "oci"
 """`base` of images whose root file system is their layers alone"""
+OF_VOLUME, DATA = "volume", "data"
+"""`base` of the snapshots of volumes, and the key of the one part that these have"""
 PLACES = ("/proc", "/sys", "/dev", "/run")
 """what is mounted on in every container"""
 
@@ -51,7 +53,9 @@ def skeleton(store: Store) -> str:
 
 
 def keys(record: ImageRecord) -> list[str]:
-    """The names of a container's writable parts."""
+    """The names of a container's writable parts, or of a volume's one part."""
+    if record["base"] == OF_VOLUME:
+        return [DATA]
     if record["base"] == OWN_ROOT:
         return [ROOT]
     return [ROOT, ETC, *(part["key"] for part in record["parts"] if part["kind"] == "overlay")]
@@ -206,7 +210,7 @@ def compose(
     if named := [mount for mount in spec.mounts if mount.is_volume]:
         from nbhull.runtime import volumes
 
-        mounts += volumes.mounts(store, record["volumes"], named)
+        mounts += volumes.mounts(record["volumes"], named)
     folders = [(m.source, m.target, m.read_only) for m in spec.mounts if not m.is_volume]
     handed_in = [*folders, (socket_folder, socket_folder, False)]
     for source, target, read_only in handed_in:

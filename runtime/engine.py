@@ -6,15 +6,16 @@ import os
 
 from nbhull.runtime import accounts, composition, confinement, defaults, limits, network, policy
 from nbhull.runtime.confinement import Confinement
-from nbhull.runtime.errors import Conflict, HullError, InvalidInput, LauncherLost, NotFound, SyscallFailed
+from nbhull.runtime.errors import Conflict, InvalidInput, LauncherLost, NotFound
 from nbhull.runtime.files import FolderDescriptor, remove_tree
 from nbhull.runtime.launcher import client, wire
 from nbhull.runtime.launcher.client import Process
 from nbhull.runtime.lean import Lock, loads
 from nbhull.runtime.model import HOST_IMAGE, Container, ContainerSpec, Image, ProcessSpec, Usage, is_word, parse_name
 from nbhull.runtime.rows import container_of, image_of, spec_of
-from nbhull.runtime.running import default_home, holds, is_running, socket_folder, sweep_ended
-from nbhull.runtime.snapshots import chains, generations, journal
+from nbhull.runtime.running import default_home, holds, is_running, sweep_ended
+from nbhull.runtime.snapshots import generations, journal
+from nbhull.runtime.starting import start
 from nbhull.runtime.store import NAMED, NEWEST_FIRST, Store
 
 TYPE_CHECKING = False
@@ -248,6 +249,8 @@ class Engine:
             return composition.host_record(environment), None, None
         journal.recover(self.store)
         row = self.store.find("images", ref, "image")
+        if row["base"] == composition.OF_VOLUME:
+            raise Conflict(f"{ref!r} is a snapshot of a volume", "`nbhull reset --volume` puts it back")
         return loads(row["record"]), row["top"], row["id"]
 
     def start(self, ref: str) -> Container:
@@ -256,37 +259,8 @@ class Engine:
         row = self.row(ref)
         if holds(row["launcher"], row["id"]):
             raise Conflict(f"the container {row['name']} is already running", "stop it first")
-        notices = self.start_in(self.launcher(), row)
+        notices = start(self, self.launcher(), row)
         return container_of(self.row(row["id"]), self.store.home, notices)
-
-    def start_in(self, launcher: client.Client, row: Row) -> tuple[str, ...]:
-        """Start a container in a launcher, and write down where it runs; what who started it should know."""
-        spec, record = policy.apply(spec_of(row)), loads(row["record"])
-        connected = network.plan(spec, policy.fallback())
-        composition.make_network_files(self.store.path("containers", row["id"], "files"), spec, record, connected)
-        plan = composition.compose(
-            self.store, row["id"], spec, record, record["top"], socket_folder(launcher.folder, row["id"])
-        )
-        generations.separate(self.store, launcher, row["id"], record)
-        try:
-            launcher.request(
-                "start",
-                container=row["id"],
-                hostname=record["hostname"],
-                network=connected.request(),
-                limits=spec.limits.given(),
-                confinement=confinement.plan(spec.confinement, self.store.home),
-                **plan,
-            )
-        except HullError as error:
-            if not isinstance(error, LauncherLost) and launcher.is_open():
-                launcher.request("discard", container=row["id"])
-            if isinstance(error, SyscallFailed):
-                raise client.explained(error) from error
-            raise
-        self.store.update_container(row["id"], launcher=launcher.folder)
-        chains.note_mounted(self.store, row["id"], [plan["root"], *plan["mounts"]])
-        return (connected.notice,) if connected.notice else ()
 
     def spawn(self, ref: str, spec: ProcessSpec, stdio: Sequence[int] = ()) -> Process:
         """Start a process in a running container. `stdio`: up to three descriptors for standard input, output and
@@ -414,15 +388,17 @@ class Engine:
     # Snapshots
 
     def snapshot(
-        self, ref: str, name: str | None = None, *, note: str = "", pinned: bool = False, asleep: Collection[int] = ()
+        self, ref: str, name: str | None = None, *, note: str = "", pinned: bool = False, asleep: Collection[int] = (),
+        volumes: bool = False,
     ) -> Image:
         """Keep the container's files, as they are at this moment, as an image; running processes go on. Takes as long
         whatever was written, but where something cannot be moved: then the files are copied, and the result tells
         why. `asleep`: processes, by their numbers inside, that wait and have no file of the container's open, so
-        that none need look at them. Raises Conflict when the name is taken."""
+        that none need look at them. `volumes`: and what is in its volumes, in the same moment, as snapshots of
+        these (it is copied). Raises Conflict when the name is taken."""
         from nbhull.runtime.snapshots import taking
 
-        image, road, reason = taking.take(self, ref, name, note=note, pinned=pinned, asleep=asleep)
+        image, road, reason = taking.take(self, ref, name, note=note, pinned=pinned, asleep=asleep, volumes=volumes)
         return image_of(self.store.find("images", image, "image"), road, reason)
 
     def keep(self, ref: str, occasion: str, *, asleep: Collection[int] = ()) -> Image | None:
@@ -431,14 +407,17 @@ class Engine:
 
         return keeping.keep(self, ref, occasion, asleep)
 
-    def reset(self, ref: str, name: str | None = None, *, keep: Collection[int] = ()) -> Container:
+    def reset(
+        self, ref: str, name: str | None = None, *, keep: Collection[int] = (), volumes: bool = False
+    ) -> Container:
         """Put the container's files back on a snapshot (None: the last one made or reset to, else the image itself).
         All its processes end; a running container is running again, empty, with the same id, name and socket folder,
         when this returns. `undo` takes it back. `keep`: processes, by their numbers inside, that have no file of the
-        container's open. They live on among the snapshot's files; where that cannot be, they end as all others do."""
+        container's open. They live on among the snapshot's files; where that cannot be, they end as all others do.
+        `volumes`: the volumes that the snapshot was taken with go back with it."""
         from nbhull.runtime.snapshots import resetting
 
-        resetting.reset(self, ref, name, keep)
+        resetting.reset(self, ref, name, keep, volumes=volumes)
         return self.container(ref)
 
     def undo(self, ref: str, *, keep: Collection[int] = ()) -> Container:
@@ -453,7 +432,10 @@ class Engine:
         """The tree of images and snapshots from the top, or the one that a container stands in. Raises NotFound."""
         from nbhull.runtime.snapshots import tree
 
-        return tree.draw(self.images(), self.containers(), None if ref is None else self.container(ref))
+        if ref is not None:
+            return tree.draw(self.images(), self.containers(), self.container(ref))
+        standing = [volume for volume in self.volumes.all() if volume.snapshot]
+        return tree.draw(self.images(), [*self.containers(), *standing])
 
     def diff(self, old: str, new: str | None = None, *, text: bool = False) -> Comparison:
         """What differs from one container, image or snapshot to another; without `new`, what has changed in `old` since

@@ -195,6 +195,10 @@ class Container(Record):
     notices: tuple[str, ...] = ()
     """what who started it should know, such as a network other than the usual; of `Engine.start` alone"""
 
+    def has_volume(self, name: str) -> bool:
+        """Whether a volume of that name is mounted in it."""
+        return any(mount.is_volume and mount.source == name for mount in self.spec.mounts)
+
 
 class Usage(Record):
     """What a container uses now; None where the machine cannot tell."""

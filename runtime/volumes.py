@@ -1,18 +1,19 @@
 """Named volumes: folders for data that outlive the containers which have them.
 
-`volumes/ID/N/data` in the store is what containers see; the row in the index tells which N.
+`volumes/ID/data` in the store is what containers see; snapshots of it are in `snapshots/volumes.py`.
 """
 
 from __future__ import annotations
 
 import os
 
+from nbhull.runtime.composition import DATA, OF_VOLUME
 from nbhull.runtime.errors import Conflict
 from nbhull.runtime.lean import loads
 from nbhull.runtime.model import parse_name
 from nbhull.runtime.record import Record
+from nbhull.runtime.rows import image_of
 from nbhull.runtime.running import holds
-from nbhull.runtime.snapshots import generations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +22,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nbhull.runtime.engine import Engine
-    from nbhull.runtime.model import Mount
+    from nbhull.runtime.model import Image, Mount
+    from nbhull.runtime.snapshots.tree import Node
     from nbhull.runtime.store import Store
 
 FOLDER = "volumes"
-DATA = "data"
-"""the key of a volume's one part"""
-EMPTY_RECORD: dict[str, Any] = {"layers": [], "first": generations.FIRST}
 
 
 class Volume(Record):
@@ -41,6 +40,8 @@ class Volume(Record):
     """names of those that have it"""
     running: tuple[str, ...]
     """names of those of them that run"""
+    snapshot: str | None = None
+    """id of the snapshot that was last taken of it or put back"""
     size: int | None = None
     """bytes on the disk; None where it was not asked for"""
 
@@ -83,6 +84,38 @@ class Volumes:
         ask = self.engine.catalog.workshop.ask
         return [volume.but(size=int(ask("measure", paths=[path_of(volume.id)])["size"])) for volume in volumes]
 
+    def snapshot(self, ref: str, name: str | None = None, *, note: str = "", pinned: bool = False) -> Image:
+        """Keep what is in a volume, as it is at this moment. It is copied while all processes that have it stand still.
+        Raises Conflict when the name is taken."""
+        from nbhull.runtime.snapshots import volumes
+
+        image = volumes.take(self.engine, ref, name, note=note, pinned=pinned)
+        return image_of(self.store.find("images", image, "image"))
+
+    def reset(self, ref: str, name: str | None = None) -> Volume:
+        """Put what is in a volume back on a snapshot (None: the last one taken or put back). Processes go on; files
+        that they have open are no longer in the volume. `undo` takes it back. Raises NotFound, Conflict."""
+        from nbhull.runtime.snapshots import volumes
+
+        volumes.reset(self.engine, ref, name)
+        return self.get(ref)
+
+    def undo(self, ref: str) -> Volume:
+        """Put what is in a volume back to what it was before its last reset, or undo. Raises NotFound."""
+        from nbhull.runtime.snapshots import volumes
+
+        volumes.undo(self.engine, ref)
+        return self.get(ref)
+
+    def snapshots(self, ref: str) -> list[Node]:
+        """The snapshots of a volume as a tree. Raises NotFound."""
+        from nbhull.runtime.snapshots import tree
+
+        volume = self.get(ref)
+        rows = self.store.query("select id, record from images where base = ?", OF_VOLUME)
+        ids = {row["id"] for row in rows if loads(row["record"])["volume"] == volume.id}
+        return tree.draw([image for image in self.engine.images() if image.id in ids], [volume])
+
     def remove(self, ref: str) -> None:
         """Delete a volume and all that is in it. Raises NotFound, and Conflict where a container has it."""
         with self.store.transaction():
@@ -105,8 +138,7 @@ class Volumes:
 
     def is_empty(self, identity: str) -> bool:
         """Whether nothing is in a volume."""
-        path = source(find(self.store, identity))
-        _, _, (listing,) = self.engine.launcher().request("list", path=path, below="")
+        _, _, (listing,) = self.engine.launcher().request("list", path=data_folder(identity), below="")
         try:
             return os.fstat(listing).st_size == 0
         finally:
@@ -126,10 +158,9 @@ def provide(store: Store, names: Iterable[str]) -> dict[str, str]:
         rows = store.query("select id from volumes where name = ?", name)
         if not rows:
             identity = os.urandom(6).hex()
-            path = store.path(path_of(identity))
-            os.makedirs(path, 0o700)
-            generations.make(path, generations.FIRST, [DATA])
-            store.insert("volumes", {"id": identity, "name": name, "record": EMPTY_RECORD}, "volume")
+            os.mkdir(store.path(path_of(identity)), 0o700)
+            os.mkdir(store.path(data_folder(identity)), 0o755)
+            store.insert("volumes", {"id": identity, "name": name, "record": {}}, "volume")
         found[name] = rows[0]["id"] if rows else identity
     return found
 
@@ -139,18 +170,18 @@ def path_of(identity: str) -> str:
     return f"{FOLDER}/{identity}"
 
 
-def source(row: Row) -> str:
-    """The folder, relative to the store, that is written to."""
-    return f"{path_of(row['id'])}/{loads(row['record'])['first']}/{DATA}"
+def data_folder(identity: str) -> str:
+    """What containers see of it, relative to the store."""
+    return f"{path_of(identity)}/{DATA}"
 
 
-def mounts(store: Store, ids: dict[str, str], wanted: Iterable[Mount]) -> list[dict[str, Any]]:
-    """What a start mounts for volumes; `ids` by name. Raises NotFound."""
+def mounts(ids: dict[str, str], wanted: Iterable[Mount]) -> list[dict[str, Any]]:
+    """What a start mounts for volumes; `ids` by name."""
     return [
         {
             "kind": "bind",
             "at": mount.target.rstrip("/"),
-            "source": source(find(store, ids[mount.source])),
+            "source": data_folder(ids[mount.source]),
             "owned": False,
             "read_only": mount.read_only,
             "recursive": False,
@@ -164,4 +195,4 @@ def volume_of(row: Row, users: list[Row]) -> Volume:
     """A volume from its row, and those of the containers that have it."""
     names = tuple(user["name"] for user in users)
     running = tuple(user["name"] for user in users if holds(user["launcher"], user["id"]))
-    return Volume(row["id"], row["name"], row["created"], names, running)
+    return Volume(row["id"], row["name"], row["created"], names, running, row["snapshot"])

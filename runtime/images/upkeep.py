@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from sqlite3 import Row
 from typing import Any
 
+from nbhull.runtime.composition import OF_VOLUME
 from nbhull.runtime.errors import Conflict, InvalidInput
 from nbhull.runtime.images import leftovers
 from nbhull.runtime.images.catalog import BASE, Catalog
@@ -86,8 +87,13 @@ def users_of(catalog: Catalog, row: Row) -> list[str]:
 
 
 def forget(catalog: Catalog, identity: str) -> None:
-    """Delete an image's rows."""
+    """Delete an image's rows; a volume that stood on it stands on the one above."""
     with catalog.store.transaction():
+        catalog.store.query(
+            "update volumes set snapshot = (select parent from images where id = ?) where snapshot = ?",
+            identity,
+            identity,
+        )
         for statement in (
             "delete from tags where image = ?",
             "delete from digests where image = ?",
@@ -181,6 +187,8 @@ def prune(catalog: Catalog, *, everything: bool = False, keep: int | None = None
         gone = []
         for row in catalog.store.query(f"{IMAGES} from images order by created"):
             unnamed = row["base"] == BASE and not row["name"]
+            if row["base"] == OF_VOLUME:
+                continue  # data, which nobody has asked to lose
             if (unnamed or (everything and not row["pinned"])) and not users_of(catalog, row):
                 forget(catalog, row["id"])
                 gone.append(row["id"])

@@ -19,7 +19,7 @@ from nbhull.runtime.errors import HullError
 from nbhull.runtime.files import remove_tree
 from nbhull.runtime.images import compression, unpack
 from nbhull.runtime.images.pack import Packer, write_packed
-from nbhull.runtime.launcher import child, overlay, wire
+from nbhull.runtime.launcher import child, copying, overlay, wire
 from nbhull.runtime.linux import mount as linux_mount
 from nbhull.runtime.linux import process as linux
 from nbhull.runtime.linux.mount import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
@@ -123,6 +123,12 @@ class Worker(Bench):
             for head, _, tail in (request[k].rpartition("/") for k in ("source", "target"))
         )
         os.rename(name, new_name, src_dir_fd=above, dst_dir_fd=new_above)
+        return {}
+
+    def do_exchange(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, object]:
+        """Exchange what is in a folder of the store (`copying.exchange`)."""
+        place, kept, new = (self.stage.path(request[key]) for key in ("place", "kept", "new"))
+        copying.exchange(place, kept, new, copy=request["copy"])
         return {}
 
     def do_measure(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, object]:

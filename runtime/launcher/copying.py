@@ -7,6 +7,8 @@ import fcntl
 import os
 import stat
 
+from nbhull.runtime.files import remove_tree
+
 FICLONE = 0x40049409
 UNCLONABLE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL)
 """what a file system says that cannot share blocks (ioctl_ficlone(2))"""
@@ -40,6 +42,52 @@ def copy_into(source: str, target: str) -> None:
                     copy_entry(entry.path, new, status)
     for old, new in reversed(folders):
         copy_metadata(old, new, os.lstat(old))
+
+
+def exchange(place: str, kept: str, new: str, *, copy: bool) -> None:
+    """Have what is in the folder `place` be in the new folder `kept`/data, and what is in the folder `new` in `place`;
+    `new` is gone then. It may be cut short at any moment, and called again.
+
+    `copy`: processes have files of `place` open, which must not be in `kept`: that gets copies."""
+    ready = f"{new}.ready"
+    if not os.path.isdir(new) and not os.path.isdir(ready):
+        return  # it was done
+    if not os.path.isdir(ready):
+        if not os.path.isdir(kept):
+            keep_content(place, kept, copy=copy)
+        for name in os.listdir(place):
+            remove_entry(f"{place}/{name}")
+        os.rename(new, ready)
+    status = os.lstat(ready)
+    for name in os.listdir(ready):
+        os.rename(f"{ready}/{name}", f"{place}/{name}")
+    copy_metadata(ready, place, status)
+    remove_tree(ready)
+
+
+def keep_content(place: str, kept: str, *, copy: bool) -> None:
+    """The first half of it."""
+    part, copied = f"{kept}.part", f"{kept}.copy"
+    remove_tree(copied)
+    if copy and not os.path.isdir(part):
+        os.mkdir(copied, 0o700)
+        copy_tree(place, f"{copied}/data")
+        os.rename(copied, kept)
+        return
+    status = os.lstat(place)
+    os.makedirs(f"{part}/data", 0o700, exist_ok=True)
+    for name in os.listdir(place):
+        os.rename(f"{place}/{name}", f"{part}/data/{name}")
+    copy_metadata(place, f"{part}/data", status)
+    os.rename(part, kept)
+
+
+def remove_entry(path: str) -> None:
+    """Delete a file, or a folder and all in it."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        remove_tree(path)
+    else:
+        os.unlink(path)
 
 
 def copy_entry(source: str, target: str, status: os.stat_result) -> None:

@@ -312,7 +312,6 @@ class Holder:
         held = self.find(request)
         parts: list[Part] = []
         try:
-            folder = self.stage.path(f"containers/{request['container']}")
             for entry in request["parts"]:
                 parts.append(self.stage.part(entry, descriptors))
             ours, theirs = wire.pair()
@@ -323,7 +322,7 @@ class Holder:
         if child == 0:
             ours.close()
             with last_act(theirs, "move of a container"):
-                perform_move(theirs, held, folder, parts, request["asleep"])
+                perform_move(theirs, held, self.stage.store, parts, request)
         theirs.close()
         client = Socket(fileno=os.dup(channel.fileno()))
         held.move = Moving(child, ours, client, held, parts, request["generation"])

@@ -120,11 +120,18 @@ class Move:
     """One move, in a process that may change its namespaces and ends afterwards."""
 
     def __init__(
-        self, init: int, namespace: int, folder: int, old: list[Part], new: list[Part], asleep: Collection[int]
+        self,
+        init: int,
+        namespace: int,
+        folder: int,
+        old: list[Part],
+        new: list[Part],
+        asleep: Collection[int],
+        meanwhile: Callable[[], None],
     ) -> None:
         """`init`: the container's first process; `namespace`: descriptor of its mount namespace; `folder`: that of its
         folder in the store; `old`, `new`: its parts, the root first, in one order; `asleep`: processes that are left
-        alone."""
+        alone; `meanwhile`: what else is to be done while all stand still."""
         self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.namespace = namespace
         self.old = old
@@ -135,6 +142,7 @@ class Move:
         self.undo: list[Callable[[], object]] = []
         """what takes back that which was done so far, last first"""
         self.carrying = Carrying(folder, self.undo)
+        self.meanwhile = meanwhile
 
     def run(self) -> str:
         """Move it: empty, or why something may still write to the old upper folders.
@@ -145,6 +153,7 @@ class Move:
         try:
             try:
                 self.census.take()
+                self.meanwhile()
                 new = {part.key: part for part in self.new}
                 for path, part in self.census.carried.items():
                     self.carrying.carry(path, part, new[part.key])

@@ -6,13 +6,13 @@ import os
 
 from nbhull.runtime.errors import LOST_HINT, ContainerLost, LauncherLost
 from nbhull.runtime.launcher import wire
+from nbhull.runtime.launcher.copying import copy_tree
 from nbhull.runtime.launcher.move import Move
 from nbhull.runtime.lean import Socket, signal
 from nbhull.runtime.linux import process as linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from typing import Any
 
     from nbhull.runtime.launcher.holder import Held
@@ -43,13 +43,23 @@ class Moving:
         wire.send_failure(self.client, error if isinstance(error, ContainerLost) else KILLED)
 
 
-def perform_move(channel: Socket, held: Held, folder: str, parts: list[Part], asleep: Collection[int]) -> None:
-    """In the process that does it: move a container onto new parts, and tell. `folder`: its own in the store."""
+def perform_move(
+    channel: Socket, held: Held, store: str, parts: list[Part], request: dict[str, Any]
+) -> None:
+    """In the process that does it: move a container onto new parts, and tell. `store`: its path. `copies` of the
+    request: pairs of folders of the store to copy while the container stands still, besides."""
     linux.prctl("PR_SET_PDEATHSIG", linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody else may come to its files
     await_idle(held.channel)
-    container = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    base = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    container = os.open(f"{store}/containers/{request['container']}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def copy() -> None:
+        os.fchdir(base)  # since no path leads there any more from the container's namespace
+        for source, target in request["copies"]:
+            copy_tree(source, target)
+
     try:
-        problem = Move(held.pid, held.namespace, container, held.parts, parts, asleep).run()
+        problem = Move(held.pid, held.namespace, container, held.parts, parts, request["asleep"], copy).run()
     except ContainerLost as error:
         wire.send_failure(channel, error)
     else:

@@ -11,7 +11,6 @@ import os
 import stat
 
 from nbhull.runtime.errors import InvalidInput, SyscallFailed
-from nbhull.runtime.launcher.copying import copy_into
 from nbhull.runtime.linux.mount import (
     CGROUP2_SUPER_MAGIC,
     MNT_DETACH,
@@ -127,6 +126,8 @@ def build(plan: dict[str, Any], descriptors: list[int]) -> None:
 
 def fill(volume: int, folder: int) -> None:
     """Give an empty volume what the image has in the folder that it is mounted on, its owner and mode too."""
+    from nbhull.runtime.launcher.copying import copy_into
+
     inside = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=volume)
     try:
         fcntl.flock(inside, fcntl.LOCK_EX)  # another container may be about to do the same

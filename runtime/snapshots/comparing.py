@@ -9,6 +9,7 @@ import re
 import stat
 
 from nbhull.runtime import composition
+from nbhull.runtime.errors import Conflict, NotFound
 from nbhull.runtime.launcher import client
 from nbhull.runtime.launcher.listing import FIELDS, KINDS
 from nbhull.runtime.model import HOST_IMAGE
@@ -92,6 +93,10 @@ class Side:
             return
         row = find(engine, ref)
         self.record = json.loads(row["record"])
+        if is_volume(row):
+            self.record = {"base": composition.OF_VOLUME, "parts": []}
+            self.folders = [f"volumes/{row['id']}"]
+            return
         is_container = "launcher" in row.keys()  # noqa: SIM118  # a Row is no dictionary
         layers = engine.store.container_layers(row) if is_container else engine.store.image_layers(row)
         if is_container:
@@ -102,14 +107,23 @@ class Side:
 
 
 def find(engine: Engine, ref: str) -> Row:
-    """The row of a container, else of an image. Raises NotFound, Conflict."""
-    from nbhull.runtime.errors import NotFound
-
+    """The row of a container, else of an image, else of a volume. Raises NotFound, Conflict."""
     journal.recover(engine.store)
     try:
         return engine.store.find("containers", ref, "container")
     except NotFound:
+        pass  # perhaps an image
+    try:
         return engine.store.find("images", ref, "container or image")
+    except NotFound:
+        if not engine.store.query("select 1 from volumes where name = ? or id = ?", ref, ref):
+            raise
+        return engine.store.find("volumes", ref, "volume")
+
+
+def is_volume(row: Row) -> bool:
+    """Whether a row is a volume's."""
+    return "launcher" not in row.keys() and "base" not in row.keys()  # noqa: SIM118  # a Row is no dictionary
 
 
 class Comparer:
@@ -319,7 +333,10 @@ def packages_of(changes: list[Change]) -> tuple[Package, ...]:
 
 def compare(engine: Engine, old: str, new: str, *, text: bool) -> Comparison:
     """What differs from `old` to `new`. Raises NotFound, Conflict."""
-    comparer = Comparer(engine, Side(engine, old), Side(engine, new))
+    sides = [Side(engine, ref) for ref in (old, new)]
+    if len({side.record is not None and side.record["base"] == composition.OF_VOLUME for side in sides}) > 1:
+        raise Conflict("a volume can only be compared with a volume, or a snapshot of one")
+    comparer = Comparer(engine, *sides)
     changes = comparer.run()
     texts = [found for change in changes if (found := comparer.text_of(change)) is not None] if text else []
     return Comparison(tuple(changes), packages_of(changes), tuple(texts))
@@ -328,6 +345,10 @@ def compare(engine: Engine, old: str, new: str, *, text: bool) -> Comparison:
 def since(engine: Engine, ref: str) -> str:
     """What a container, or a snapshot, is compared with where nothing is said: that from which it was made."""
     row = find(engine, ref)
+    if is_volume(row):
+        if row["snapshot"] is None:
+            raise NotFound(f"the volume {ref!r} has no snapshot", f"nbhull snapshot --volume {ref}")
+        return str(row["snapshot"])
     if "launcher" in row.keys():  # noqa: SIM118
         return keeping.last_asked_for(engine.store, row["snapshot"]) or HOST_IMAGE
     return str(row["parent"] or HOST_IMAGE)

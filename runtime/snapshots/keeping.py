@@ -59,6 +59,9 @@ def prune(store: Store, launcher: Client) -> list[str]:
     held, living = set(), set()
     for row in store.query("select id, snapshot, record from containers"):
         living.add(row["id"])
+        record = loads(row["record"])
+        held |= {row["snapshot"], record.get("undo"), *record.get("undo_volumes", {}).values()}
+    for row in store.query("select snapshot, record from volumes"):
         held |= {row["snapshot"], loads(row["record"]).get("undo")}
     chosen = "auto != '' and pinned = 0 order by created desc"
     rows = store.query(f"select id, size, top, auto, record from images where {chosen}")
@@ -93,6 +96,11 @@ def forget(store: Store, identity: str) -> None:
     with store.transaction():
         store.query(
             "update images set parent = (select parent from images where id = ?) where parent = ?", identity, identity
+        )
+        store.query(
+            "update volumes set snapshot = (select parent from images where id = ?) where snapshot = ?",
+            identity,
+            identity,
         )
         for statement in (
             "delete from tags where image = ?",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from sqlite3 import Row
 
 from nbhull.runtime import composition
@@ -13,21 +14,28 @@ from nbhull.runtime.rows import spec_of
 from nbhull.runtime.running import holds
 from nbhull.runtime.snapshots import chains, generations, journal, keeping, taking
 from nbhull.runtime.snapshots.taking import Taking
+from nbhull.runtime.starting import start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from typing import Any
 
     from nbhull.runtime.engine import Engine
+    from nbhull.runtime.snapshots.volumes import Prepared
 
-def reset(engine: Engine, ref: str, name: str | None, keep: Collection[int] = ()) -> None:
+
+def reset(
+    engine: Engine, ref: str, name: str | None, keep: Collection[int] = (), *, volumes: bool = False
+) -> None:
     """Put a container back on a snapshot: None means the last one that was asked for, else its image. `keep`: processes
-    that are to live on, if they can."""
+    that are to live on, if they can. `volumes`: and the volumes that the snapshot was taken with."""
     row = engine.row(ref)
     with journal.locked(engine.store, row["id"]):
         row = engine.row(row["id"])
-        put_back(engine, row, *target_of(engine, row, name), keep)
+        snapshot, top = target_of(engine, row, name)
+        besides = volumes_of(engine, row, snapshot) if volumes else {}
+        put_back(engine, row, snapshot, top, keep, besides)
 
 
 def undo(engine: Engine, ref: str, keep: Collection[int] = ()) -> None:
@@ -40,7 +48,23 @@ def undo(engine: Engine, ref: str, keep: Collection[int] = ()) -> None:
             raise NotFound(f"the container {row['name']} was never reset", "`nbhull reset` goes to any snapshot")
         if record["undo"] != HOST_IMAGE and not engine.store.query("select 1 from images where id = ?", record["undo"]):
             raise NotFound("what the last reset threw away was removed", "`nbhull images` lists what there is")
-        put_back(engine, row, *target_of(engine, row, record["undo"]), keep)
+        put_back(engine, row, *target_of(engine, row, record["undo"]), keep, record.get("undo_volumes", {}))
+
+
+def volumes_of(engine: Engine, row: Row, snapshot: str | None) -> dict[str, str]:
+    """The snapshots of volumes that belong to a container's, by the volumes' ids: of those that the container has, and
+    may write to. Raises Conflict where there are none, NotFound where one was removed."""
+    found = engine.store.query("select record from images where id = ?", snapshot or "")
+    images: dict[str, str] = json.loads(found[0]["record"]).get("volume_snapshots", {}) if found else {}
+    ids = json.loads(row["record"]).get("volumes", {})
+    mounts = json.loads(row["spec"])["mounts"]
+    writable = {ids[m["source"]] for m in mounts if m["source"] in ids and not m["read_only"]}
+    chosen = {identity: image for identity, image in images.items() if identity in writable}
+    if not chosen:
+        raise Conflict("the snapshot was taken without volumes of this container", "take one with: snapshot --volumes")
+    for image in chosen.values():
+        engine.store.find("images", image, "snapshot of a volume")
+    return chosen
 
 
 def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, str | None]:
@@ -51,6 +75,8 @@ def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, s
         return None, None
     image = engine.store.find("images", name, "image")
     record, theirs = json.loads(row["record"]), json.loads(image["record"])
+    if theirs["base"] == composition.OF_VOLUME:
+        raise Conflict(f"{image['name']!r} is a snapshot of a volume", "put it back with: reset --volume")
     if not composition.is_same_base(theirs, record):
         raise Conflict(
             f"the snapshot {image['name']!r} was taken of another environment, "
@@ -61,11 +87,38 @@ def target_of(engine: Engine, row: Row, name: str | None) -> tuple[str | None, s
 
 
 def put_back(
-    engine: Engine, row: Row, snapshot: str | None, top: str | None, keep: Collection[int] = ()
+    engine: Engine,
+    row: Row,
+    snapshot: str | None,
+    top: str | None,
+    keep: Collection[int] = (),
+    besides: dict[str, str] | None = None,
 ) -> None:
     """End all processes (but those of `keep`), keep what there is, and begin anew on the layers from `top` on.
+    `besides`: snapshots of volumes, by their ids, that are put back with it.
 
     Should this process die on the way, the container has stopped, and is on one side or the other."""
+    if besides:
+        from nbhull.runtime.snapshots import volumes
+
+        with volumes.locked(engine, besides), volumes.Prepared(engine, besides) as prepared:
+            launcher = end_and_exchange(engine, row, snapshot, top, keep, prepared)
+    else:
+        launcher = end_and_exchange(engine, row, snapshot, top, keep)
+    if launcher is not None:
+        begin_anew(engine, launcher, row["id"], keep)
+        keeping.prune(engine.store, launcher)
+
+
+def end_and_exchange(
+    engine: Engine,
+    row: Row,
+    snapshot: str | None,
+    top: str | None,
+    keep: Collection[int],
+    prepared: Prepared | None = None,
+) -> client.Client | None:
+    """The first half of it: the launcher, where the container ran."""
     launcher = engine.launcher_of(row) if holds(row["launcher"], row["id"]) else None
     if launcher is not None and keep:
         launcher.request("end", container=row["id"], keep=list(keep))
@@ -82,19 +135,41 @@ def put_back(
     generations.make(
         engine.store.path("containers", row["id"]), discarded.next, composition.keys(discarded.record)
     )
-    record = {**discarded.record, "top": top, "first": discarded.next, "undo": undo_to}
-    if undo_to == discarded.image:
-        name = f"{row['name'][:100]}-before-{discarded.image[:6]}"
-        discarded.register({"name": name, "auto": keeping.RESET}, record=record, snapshot=snapshot)
+    undone = prepared.undone() if prepared is not None else {}
+    record = {**discarded.record, "top": top, "first": discarded.next, "undo": undo_to, "undo_volumes": undone}
+    name = f"{row['name'][:100]}-before-{discarded.image[:6]}" if undo_to == discarded.image else ""
+    if prepared is not None:
+        prepared.carry_out(partial(decide, discarded, name, record, snapshot), but=row["id"])
     else:
-        engine.store.update_container(row["id"], record=record, snapshot=snapshot)
-    if launcher is None:
+        decide(discarded, name, record, snapshot)
+    return launcher
+
+
+def decide(
+    discarded: Discarded,
+    name: str,
+    record: dict[str, Any],
+    snapshot: str | None,
+    besides: Callable[[], None] = taking.nothing,
+) -> None:
+    """Let the index say that a container stands on other layers; `name`: that of the snapshot of what it leaves, empty
+    where there is nothing to keep."""
+    if name:
+        discarded.register({"name": name, "auto": keeping.RESET}, besides, record=record, snapshot=snapshot)
         return
-    if not (keep and move(engine, launcher, row["id"], record, discarded.next, keep)):
+    with discarded.store.transaction():
+        discarded.store.update_container(discarded.id, record=record, snapshot=snapshot)
+        besides()
+
+
+def begin_anew(engine: Engine, launcher: client.Client, identity: str, keep: Collection[int]) -> None:
+    """Have a container run again, on what its row says now."""
+    row = engine.row(identity)
+    record = json.loads(row["record"])
+    if not (keep and move(engine, launcher, identity, record, record["first"], keep)):
         if keep:
-            end_processes(launcher, row["id"])
-        engine.start_in(launcher, engine.row(row["id"]))
-    keeping.prune(engine.store, launcher)
+            end_processes(launcher, identity)
+        start(engine, launcher, row)
 
 
 def move(

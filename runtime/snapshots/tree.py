@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nbhull.runtime.model import Container
+    from nbhull.runtime.volumes import Volume
 
 
 class Node(Record):
@@ -22,8 +23,11 @@ class Node(Record):
     """names of the containers that stand on it"""
 
 
-def draw(images: Iterable[Image], containers: Iterable[Container], only: Container | None = None) -> list[Node]:
-    """The nodes from the top, children in the order of time. `only`: just the tree that this container stands in."""
+def draw(
+    images: Iterable[Image], containers: Iterable[Container | Volume], only: Container | None = None
+) -> list[Node]:
+    """The nodes from the top, children in the order of time. `containers`, or volumes, stand on them. `only`: just the
+    tree that this container stands in."""
     known = {image.id: image for image in images}
     standing: dict[str, list[str]] = {}
     for container in containers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import time
 
+from nbhull.runtime.composition import OF_VOLUME
 from nbhull.runtime.errors import HullError, NotFound
 from nbhull.runtime.verbs.results import (
     Document,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def images(engine: Engine, values: dict[str, Any]) -> Result:
     """`images`: images and snapshots; those that nobody asked for only if wanted."""
-    found = [image for image in engine.images() if values.get("all") or not image.auto]
+    found = [i for i in engine.images() if (values.get("all") or not i.auto) and i.base != OF_VOLUME]
     if values.get("quiet"):
         return Names(list(dict.fromkeys(image.id for image in found)))
     return image_table(found, time())
@@ -34,15 +35,19 @@ def images(engine: Engine, values: dict[str, Any]) -> Result:
 
 def snapshot(engine: Engine, values: dict[str, Any]) -> Result:
     """`snapshot`: gives back what names the new image: its name, else its id."""
-    note = values.get("note") or ""
+    remarks: dict[str, Any] = {"note": values.get("note") or "", "pinned": bool(values.get("pin"))}
+    if values["volume"]:
+        return snapshot_taken(engine.volumes.snapshot(values["container"], values["name"], **remarks))
     return snapshot_taken(
-        engine.snapshot(values["container"], values["name"], note=note, pinned=bool(values.get("pin")))
+        engine.snapshot(values["container"], values["name"], **remarks, volumes=values["volumes"])
     )
 
 
 def reset(engine: Engine, values: dict[str, Any]) -> Result:
     """`reset`: gives back the container's name."""
-    container = engine.reset(values["container"], values["name"])
+    if values["volume"]:
+        return Names([engine.volumes.reset(values["container"], values["name"]).name])
+    container = engine.reset(values["container"], values["name"], volumes=values["volumes"])
     return Names([container.name or short_id(container.id)])
 
 

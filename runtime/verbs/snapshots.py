@@ -22,6 +22,8 @@ KINDS = {"f": "file", "d": "folder", "l": "link", "p": "FIFO", "s": "socket", "c
 
 def undo(engine: Engine, values: dict[str, Any]) -> Result:
     """`undo`: gives back the container's name."""
+    if values["volume"]:
+        return Names([engine.volumes.undo(values["container"]).name])
     container = engine.undo(values["container"])
     return Names([container.name or short_id(container.id)])
 
@@ -32,7 +34,11 @@ def auto(engine: Engine, values: dict[str, Any]) -> Result:
 
 
 def snapshots(engine: Engine, values: dict[str, Any]) -> Result:
-    """`snapshots`: all of them, or the tree of one container."""
+    """`snapshots`: all of them, or the tree of one container or volume."""
+    if values["volume"]:
+        if values["container"] is None:
+            raise InvalidInput("which volume is not said", "nbhull snapshots --volume results")
+        return snapshot_table(engine.volumes.snapshots(values["container"]), time())
     return snapshot_table(engine.snapshots(values.get("container")), time())
 
 

@@ -98,7 +98,8 @@ def test_a_variable_without_value_is_taken_from_here(monkeypatch: pytest.MonkeyP
 def test_the_magic_speaks_of_its_own_container() -> None:
     assert parse([], "magic")[0].name == "info"
     verb, found = parse(["snapshot", "clean"], "magic")
-    assert (verb.name, found) == ("snapshot", {"name": "clean", "memory": False, "note": None, "pin": False})
+    wanted = {"name": "clean", "memory": False, "note": None, "pin": False, "volumes": False, "volume": None}
+    assert (verb.name, found) == ("snapshot", wanted)
     assert "login" not in {verb.name for verb in verbs("magic")}
     assert parse(["run", "-v", "x", "host"], "magic")[1]["variable"] == ("x",)
 

@@ -22,7 +22,7 @@ VICTIM = """
 import os, signal, sys
 from nbhull.runtime.engine import Engine
 from nbhull.runtime.launcher import client
-from nbhull.runtime.snapshots import generations, journal
+from nbhull.runtime.snapshots import generations, journal, resetting
 from nbhull.runtime.store import Store
 
 act, step, when, home, box = sys.argv[1:]
@@ -41,7 +41,7 @@ def die(owner, name):
     setattr(owner, name, mortal)
 
 owners = {"make": generations, "note": journal, "finish": journal, "add_image": Store, "update_container": Store,
-          "request": client.Client, "rename": os, "start_in": Engine, "remove_work": generations}
+          "request": client.Client, "rename": os, "start": resetting, "remove_work": generations}
 with Engine(home) as engine:
     name = step.partition(":")[0]
     die(owners[name], name)
@@ -51,7 +51,7 @@ with Engine(home) as engine:
 STEPS = {
     "snapshot": ("make", "request:generation", "request:move", "note", "add_image", "update_container", "finish",
                  "rename", "remove_work"),
-    "reset": ("request:kill", "make", "note", "add_image", "update_container", "finish", "start_in"),
+    "reset": ("request:kill", "make", "note", "add_image", "update_container", "finish", "start"),
 }  # fmt: skip
 
 

@@ -100,6 +100,7 @@ def test_rules_bound_the_names(shared_engine: Engine, tmp_path: Path, monkeypatc
     shared_engine.remove(container.id)
 
 
+@pytest.mark.requires("root")
 def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NBHULL_HOME", str(tmp_path / "store"))
 

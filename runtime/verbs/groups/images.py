@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, MAGIC, Argument, Verb
-from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, QUIET, VALUES
+from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, OF_VOLUME, QUIET, VALUES
 
 IMPLEMENTED = "nbhull.runtime.verbs.images:"
 NAME = "nbhull.runtime.images.reference:local_name"
@@ -137,6 +137,8 @@ VERBS: tuple[Verb, ...] = (
         (
             Argument("--note", "a line about it, which `snapshots` shows", metavar="TEXT"),
             Argument("--pin", "never remove it without being asked", flag=True),
+            Argument("--volumes", "and what is in its volumes, in the same moment", flag=True),
+            *OF_VOLUME,
             CONTAINER,
             Argument(
                 "--memory", "and the kernel's memory, as it is when the cell ends", short="-m", flag=True, where=MAGIC
@@ -145,10 +147,12 @@ VERBS: tuple[Verb, ...] = (
         ),
         about="Running processes go on. It takes milliseconds, whatever was written; where processes hold something "
         "that cannot be moved, the changed files are copied, and the reason is printed to standard error. Prints what "
-        "names the image.",
+        "names the image.\n\nVolumes are copied, while all processes that have them stand still.",
         examples=(
             ("snapshot mybox before-upgrade", "keep the files of mybox"),
             ("snapshot --note 'data loaded' mybox", "under a name of its own, with a note"),
+            ("snapshot --volumes mybox before-import", "files and volumes as one moment"),
+            ("snapshot --volume results first-run", "what is in the volume `results`"),
         ),
         where=EVERYWHERE,
     ),
@@ -157,13 +161,19 @@ VERBS: tuple[Verb, ...] = (
         "put the files of a container back on a snapshot",
         "nbhull.runtime.verbs.images:reset",
         (
+            Argument("--volumes", "and its volumes, as they were taken with the snapshot", flag=True),
+            *OF_VOLUME,
             CONTAINER,
             Argument("--files", "the files alone, even if the memory was kept", flag=True, where=MAGIC),
             Argument("NAME", "snapshot; without one, the last one made or reset to, else the image itself"),
         ),
         about="All its processes end. A container that ran is running again afterwards; a notebook's kernel "
-        "is started again. What it had is kept as a snapshot; `undo` goes back to it.",
-        examples=(("reset mybox before-upgrade", "put the files of mybox back"),),
+        "is started again. What it had is kept as a snapshot; `undo` goes back to it.\n\nOf a volume alone, "
+        "processes go on; what they have open is not in the volume any more.",
+        examples=(
+            ("reset mybox before-upgrade", "put the files of mybox back"),
+            ("reset --volume results first-run", "put the volume `results` back"),
+        ),
         where=EVERYWHERE,
     ),
     Verb(

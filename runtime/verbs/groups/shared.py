@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbhull.runtime.verbs.definition import CLI, Argument
+from nbhull.runtime.verbs.definition import CLI, MAGIC, Argument
 
 VALUES = "nbhull.runtime.verbs.values:"
 LIMIT = "nbhull.runtime.limits:"
@@ -13,6 +13,11 @@ CONTAINER = Argument("CONTAINER", "name, id or beginning of the id of a containe
 ANY_CONTAINER = Argument("CONTAINER", CONTAINER.help, required=True)
 """the same, where a notebook names one, too"""
 CONTAINERS = Argument("CONTAINER", "names or ids of containers", required=True, many=True)
+
+OF_VOLUME = (
+    Argument("--volume", "CONTAINER is the name of a volume, and this is about what is in it", flag=True, where=CLI),
+    Argument("--volume", "about what is in this volume alone", metavar="VOLUME", where=MAGIC),
+)
 
 PROCESS = (
     Argument("--interactive", "pass standard input on to the command", short="-i", flag=True, where=CLI),

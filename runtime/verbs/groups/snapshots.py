@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from nbhull.runtime.verbs.definition import CLI, EVERYWHERE, MAGIC, Argument, Verb
-from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, VALUES
+from nbhull.runtime.verbs.groups.shared import AS_JSON, CONTAINER, OF_VOLUME, VALUES
 
 VERBS: tuple[Verb, ...] = (
     Verb(
         "undo",
         "take the last reset of a container back",
         "nbhull.runtime.verbs.snapshots:undo",
-        (CONTAINER,),
+        (*OF_VOLUME, CONTAINER),
         about="Its files are again what they were before the last `reset` or `undo`. All its processes end, as with "
-        "`reset`.",
+        "`reset`. Volumes that the reset put back go back, too.",
         examples=(("undo mybox", "the reset was a mistake"),),
         where=EVERYWHERE,
     ),
@@ -22,6 +22,7 @@ VERBS: tuple[Verb, ...] = (
         "nbhull.runtime.verbs.snapshots:snapshots",
         (
             AS_JSON,
+            *OF_VOLUME,
             Argument("CONTAINER", "only the tree that this container stands in", where=CLI),
         ),
         about="Each snapshot stands below the one that its container was on. The column `here` names the containers "
@@ -62,7 +63,7 @@ VERBS: tuple[Verb, ...] = (
         (
             Argument("--text", "the lines of text files, too", flag=True),
             AS_JSON,
-            Argument("A", "container, image or snapshot; a notebook need not name its own container"),
+            Argument("A", "container, image, volume or snapshot; a notebook need not name its own container"),
             Argument("B", "another; without one, what has changed in A since the snapshot or image it was made from"),
         ),
         about="Python packages that were added, removed or have another version come first, then files, with sizes.",
