@@ -211,8 +211,12 @@ class Comparer:
         folders = self.folders(self.shared_folders(), key)
         if key == composition.ROOT and self.record["base"] == "host":
             folders.append(composition.skeleton(self.store))
-        if key == composition.ETC:
-            folders += [files for files in (self.new.files or self.old.files,) if files]
+        files = self.new.files or self.old.files
+        if files and key == composition.ETC:
+            folders.append(files)
+        elif files and self.record["base"] == composition.OWN_ROOT:  # right above the image's own layers
+            image = {f"layers/{layer}/{key}" for layer in self.record["foundation"]}
+            folders.insert(len(folders) - len(image.intersection(folders)), files)
         words = self.ask("find", folders=folders, paths=paths) if folders and paths else []
         found: dict[str, Entry] = {}
         width = FIELDS + 1

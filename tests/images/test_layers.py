@@ -368,3 +368,12 @@ def test_streams_of_other_tools_are_read(make: str) -> None:
     assert b"".join(compression.decompress(io.BytesIO(twice).read)) == data + data
     with pytest.raises(HullError):
         b"".join(compression.decompress(io.BytesIO(twice[:-20]).read))
+
+
+def test_a_container_is_compared_with_its_own_files_of_etc(small: str, make_box: Callable[..., Box]) -> None:
+    box = make_box(image=small)
+    assert box.engine.diff(box.id).changes == ()
+    size = int(box.out("wc -c < /etc/hosts"))
+    box.out("echo 192.0.2.1 there >> /etc/hosts; rm /etc/hostname")
+    found = {change.path: (change.what, change.old and change.old.size) for change in box.engine.diff(box.id).changes}
+    assert found == {"/etc/hosts": ("changed", size), "/etc/hostname": ("deleted", 13)}
