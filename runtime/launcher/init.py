@@ -10,8 +10,9 @@ import fcntl
 import os
 import select
 import termios
+import time
 
-from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HullError, NotFound
+from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, Conflict, HullError, NotFound
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.launcher.connection import pass_gate
 from nbhull.runtime.lean import Socket, signal
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 STANDING = "TtZX"
 """process states in which nothing is written: stopped, traced, ended"""
+PATIENCE = 0.05
+"""seconds for all processes to stand still, after which they are let go and stopped anew"""
+ATTEMPTS = 40
+PAUSE = 0.002
+"""seconds between attempts"""
 KILL = linux.capability_mask(frozenset({"KILL"}))
 BECOME = linux.capability_mask(frozenset({"SETUID", "SETGID"}))
 """what a new process needs until it is the user that was asked for"""
@@ -173,16 +179,30 @@ class Init:
     def freeze(self, frozen: bool) -> None:
         """Stop all other processes and wait until they stand, or let those go on that were stopped.
 
-        For hosts without a usable cgroup freezer."""
+        For hosts without a usable cgroup freezer. Raises Conflict, with all of them running, when one does not stand."""
         if not frozen:
-            for pid in processes() - self.stopped:
-                send(pid, signal.SIGCONT)
+            self.let_go()
             return
         self.stopped = {pid for pid in processes() if stands(pid)}
-        while moving := {pid for pid in processes() if not stands(pid)}:
-            for pid in moving:
-                send(pid, signal.SIGSTOP)
-            os.sched_yield()
+        for _ in range(ATTEMPTS):
+            deadline = time.monotonic() + PATIENCE
+            while moving := {pid for pid in processes() if not stands(pid)}:
+                if time.monotonic() > deadline:
+                    break
+                for pid in moving:
+                    send(pid, signal.SIGSTOP)
+                os.sched_yield()
+            else:
+                return
+            # A process in vfork(2) stops only after its child, which may stand already: let them pass.
+            self.let_go()
+            time.sleep(PAUSE)
+        raise Conflict("the container's processes do not stand still", "try again")
+
+    def let_go(self) -> None:
+        """Let those go on that `freeze` has stopped."""
+        for pid in processes() - self.stopped:
+            send(pid, signal.SIGCONT)
 
     def spawn(self, request: dict[str, Any], stdio: list[int], channel: Socket) -> None:
         """Fork and execute; the answer is `started` once execve has succeeded."""

@@ -23,6 +23,7 @@ def test_the_launcher_offers_the_kernel_and_it_runs_in_a_container(lab: Lab) -> 
     picture(lab.page, "cells")
 
 
+@pytest.mark.requires("user")
 def test_a_reset_keeps_the_notebook_connected(lab: Lab) -> None:
     lab.open_notebook(CONTAINER)
     lab.run("open('/srv/kept', 'w').write('kept')")
@@ -33,6 +34,7 @@ def test_a_reset_keeps_the_notebook_connected(lab: Lab) -> None:
     assert outputs.inner_text().strip() == "kept False"
 
 
+@pytest.mark.requires("user")
 def test_restart_keeps_what_was_installed(lab: Lab) -> None:
     lab.open_notebook(CONTAINER)
     lab.run("open('/srv/installed', 'w').write('yes')")
@@ -40,6 +42,7 @@ def test_restart_keeps_what_was_installed(lab: Lab) -> None:
     assert lab.run("print(open('/srv/installed').read())").inner_text().strip() == "yes"
 
 
+@pytest.mark.requires("user")
 def test_a_cell_in_another_container_streams_and_is_interrupted(lab: Lab) -> None:
     lab.open_notebook(CONTAINER)
     cell = lab.type("%%container run host\necho to-output; echo to-errors >&2; exec sleep 1000")
@@ -63,7 +66,7 @@ def test_an_image_is_built_from_a_cell_and_run(lab: Lab) -> None:
     assert lab.run("%%container run built-in-a-page\ncat /made").first.inner_text().strip() == "made"
 
 
-@pytest.mark.requires("cgroup-memory")
+@pytest.mark.requires("cgroup-memory", "root")
 def test_a_kernel_that_dies_by_its_memory_limit_says_so_in_the_cell(lab: Lab) -> None:
     lab.open_notebook("small-memory")
     outputs = lab.run("block = b'x' * (1 << 30)")
@@ -75,6 +78,7 @@ def test_a_kernel_that_dies_by_its_memory_limit_says_so_in_the_cell(lab: Lab) ->
     assert lab.run("print('alive')").inner_text().strip() == "alive"
 
 
+@pytest.mark.requires("root")
 @pytest.mark.parametrize(
     ("tile", "reason", "hint"),
     [

@@ -140,6 +140,7 @@ def test_the_panel_in_jupyterlabs_themes(lab: Lab) -> None:
     lab.page.locator("body[data-jp-theme-light=true]").wait_for(state="attached")
 
 
+@pytest.mark.requires("user")
 def test_a_memory_reset_keeps_a_slider_and_the_panel_alive(lab: Lab) -> None:
     lab.open_notebook(CONTAINER)
     panel = opened(lab)
