@@ -15,8 +15,6 @@ BIN = Path(sys.executable).parent
 NAMESPACE = "import os; print('namespace', os.readlink('/proc/self/ns/mnt'))"
 """tells a kernel in a container from one on the host"""
 
-pytestmark = pytest.mark.nosubuid
-
 
 def run(*command: str | Path, text: str | None = None) -> str:
     """The standard output of a command from the test environment; fails with its error output."""
@@ -50,6 +48,7 @@ def test_jupyter_lists_it(kernelspec: str) -> None:
     assert specs[kernelspec]["spec"]["language"] == "python"
 
 
+@pytest.mark.nosubuid
 def test_nbclient(kernelspec: str, tmp_path: Path) -> None:
     path = notebook(tmp_path / "a.ipynb")
     run("jupyter-execute", "--inplace", f"--kernel_name={kernelspec}", path)

@@ -179,7 +179,7 @@ class Init:
     def freeze(self, frozen: bool) -> None:
         """Stop all other processes and wait until they stand, or let those go on that were stopped.
 
-        For hosts without a usable cgroup freezer. Raises Conflict, with all of them running, when one does not stand."""
+        For hosts without a usable cgroup freezer. Raises Conflict, with all running, when one does not stand."""
         if not frozen:
             self.let_go()
             return

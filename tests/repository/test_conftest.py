@@ -13,6 +13,9 @@ import pytest
 
 from support.abilities import current_run
 
+# Each makes a session of its own, whoever runs it.
+pytestmark = pytest.mark.requires("root")
+
 TESTS = Path(__file__).resolve().parents[1]
 
 

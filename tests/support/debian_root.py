@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 SHARED = Path("/var/cache/nbhull-tests")
-PACKAGES = "python3-minimal,libpython3-stdlib,python3-venv,ca-certificates"
+PACKAGES = "python3-minimal,libpython3-stdlib"
 
 
 def tar() -> Path:
     """The root file system's tar, made by mmdebstrap where there is none yet (half a minute)."""
-    name = "bookworm-python3-venv.tar"
+    name = "bookworm-python3.tar"
     if os.access(SHARED / name, os.R_OK):
         return SHARED / name
     folder = SHARED if os.getuid() == 0 else Path.home() / ".cache/nbhull-tests"
