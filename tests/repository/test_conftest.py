@@ -13,9 +13,6 @@ import pytest
 
 from support.abilities import current_run
 
-# Each makes a session of its own, whoever runs it.
-pytestmark = pytest.mark.requires("root")
-
 TESTS = Path(__file__).resolve().parents[1]
 
 
