@@ -443,7 +443,12 @@ class Launcher:
         name, channel = self.frozen.pop(fd)
         self.poll.unregister(fd)
         channel.close()
-        self.freeze(name, False)
+        if not self.is_frozen(name):
+            self.freeze(name, False)
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether a client holds a container still."""
+        return any(held == name for held, _ in self.frozen.values())
 
     def do_workspace(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """What a process needs that works on the store as the containers' root: their user namespace, and the

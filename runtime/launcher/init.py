@@ -12,7 +12,7 @@ import select
 import termios
 import time
 
-from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, Conflict, HullError, NotFound
+from nbhull.runtime.errors import CommandNotExecutable, CommandNotFound, HostUnable, HullError, NotFound
 from nbhull.runtime.launcher import wire
 from nbhull.runtime.launcher.connection import pass_gate
 from nbhull.runtime.lean import Socket, signal
@@ -179,7 +179,7 @@ class Init:
     def freeze(self, frozen: bool) -> None:
         """Stop all other processes and wait until they stand, or let those go on that were stopped.
 
-        For hosts without a usable cgroup freezer. Raises Conflict, with all running, when one does not stand."""
+        For hosts without a usable cgroup freezer. Raises HostUnable, with all running, when one does not stand."""
         if not frozen:
             self.let_go()
             return
@@ -197,7 +197,7 @@ class Init:
             # A process in vfork(2) stops only after its child, which may stand already: let them pass.
             self.let_go()
             time.sleep(PAUSE)
-        raise Conflict("the container's processes do not stand still", "try again")
+        raise HostUnable("the container's processes do not stand still", "try again when fewer of them start")
 
     def let_go(self) -> None:
         """Let those go on that `freeze` has stopped."""
