@@ -10,6 +10,7 @@ for many.
 from __future__ import annotations
 
 import os
+import time
 
 from nbhull.runtime.lean import dumps, loads
 
@@ -31,6 +32,10 @@ SINGLE = 3
 """layers that are merged at a time"""
 MANY = 64
 """layers of a merged folder, from which on it is merged with the one of all before it"""
+GONE = ".gone"
+"""ending of the name of one that is being deleted"""
+ABANDONED = 600.0
+"""seconds after which a half-made folder is taken for one that a killed process left"""
 LONGEST = 200
 """single layers after which a snapshot waits for them to be merged"""
 
@@ -127,15 +132,37 @@ def merged_in(parts: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def drop_unneeded(store: Store, launcher: Client) -> None:
-    """Delete merged folders whose layer is gone, and small ones that no container is mounted on, or would be."""
+    """Delete merged folders whose layer is gone, and small ones that no container is mounted on, or would be.
+
+    Each gets another name first, at once: while it is deleted, a container that is put back on an older snapshot must
+    not take what is left of it for the whole. Nothing is dropped while folders are being merged, out of which may be
+    made what is."""
+    names = os.listdir(store.path(FOLDER))
+    if any(name.endswith(".part") and is_recent(store.path(FOLDER, name)) for name in names):
+        return
     needed: set[str] = set()
     for row in store.query("select record from containers"):
         record = loads(row["record"])
         needed.update(record.get("flat", []))
         needed.update(part.split("/")[1] for run in runs(store, record["top"]) if run.is_merged for part in run.parts)
-    for name in os.listdir(store.path(FOLDER)):
+    for name in names:
         if name in needed or name.endswith(".part"):
             continue
-        run = merged(store, name)
-        if (run is not None and run.count < MANY) or not store.query("select 1 from layers where id = ?", name):
-            launcher.open("delete", path=f"{FOLDER}/{name}").close()  # nobody waits for it
+        if not name.endswith(GONE):
+            run = merged(store, name)
+            is_small = run is not None and run.count < MANY
+            if not is_small and store.query("select 1 from layers where id = ?", name):
+                continue
+            try:
+                os.rename(store.path(FOLDER, name), store.path(FOLDER, name + GONE))
+            except FileNotFoundError:
+                continue  # somebody else drops it
+        launcher.open("delete", path=f"{FOLDER}/{name.removesuffix(GONE)}{GONE}").close()  # nobody waits for it
+
+
+def is_recent(path: str) -> bool:
+    """Whether a folder that is being made was touched in the last minutes: what a killed process left is older."""
+    try:
+        return time.time() - os.stat(path).st_mtime < ABANDONED
+    except FileNotFoundError:
+        return False
