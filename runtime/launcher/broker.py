@@ -420,8 +420,9 @@ class Launcher:
 
     def do_freeze(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Stop all processes of a container until the client closes the request's channel, as it also
-        does by dying: by its cgroup, else by its init."""
-        self.freeze(request["container"], True)
+        does by dying: by its cgroup, else by its init. Several may hold one: the last of them lets it go."""
+        if not self.is_frozen(request["container"]):
+            self.freeze(request["container"], True)
         channel = Socket(fileno=os.dup(descriptors[0]))
         self.frozen[channel.fileno()] = (request["container"], channel)
         self.poll.register(channel, select.POLLIN)
