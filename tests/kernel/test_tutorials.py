@@ -31,6 +31,7 @@ def run(name: str, folder: Path, **parameters: str) -> None:
     assert os.listdir(folder) == [], "a tutorial leaves nothing in its folder"
 
 
+@pytest.mark.requires("user")
 @pytest.mark.parametrize("name", ["1-first-steps.ipynb", "3-snapshots.ipynb"])
 def test_in_a_container(name: str, folder: Path) -> None:
     run(name, folder)
@@ -42,6 +43,7 @@ def programs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 
+@pytest.mark.requires("user")
 def test_with_volumes(folder: Path, programs: None) -> None:
     run("4-data-and-volumes.ipynb", folder)
 

@@ -18,6 +18,9 @@ from support.jupyter import PATIENCE, Place, Start, execute, install_spec, make_
 from support.roots import busybox_root
 from support.waiting import eventually
 
+# The road is the same for all users, and resets, which it takes, are tried as each.
+pytestmark = pytest.mark.requires("user")
+
 
 @pytest.fixture(scope="module")
 def other(place: Place) -> Iterator[str]:
