@@ -9,7 +9,8 @@ import time
 from nbhull.runtime.launcher import client
 
 YOUNG = 10.0
-"""seconds; a launcher's folder without a held lock is left alone for so long, since it may be starting"""
+"""seconds; a launcher's folder without a held lock is left alone for so long, since it may be starting, unless it has
+listened already"""
 
 
 def default_home() -> str:
@@ -55,7 +56,8 @@ def sweep_ended() -> None:
             young = time.time() - os.stat(folder).st_mtime < YOUNG
         except FileNotFoundError:
             continue
-        if not young and not is_running(folder):
+        may_be_starting = young and not os.path.exists(f"{folder}/{client.SOCKET}")
+        if not may_be_starting and not is_running(folder):
             from nbhull.runtime.launcher.sweeping import sweep
 
             sweep(folder)
