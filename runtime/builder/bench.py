@@ -81,17 +81,8 @@ class Bench:
                 f"{len(picker.chosen)} sources go to {job.target!r}, which does not end in '/'",
                 f"write it as {job.target}/",
             )
-        pieces = picker.pieces()
-        rest = b""
-
-        def read(count: int) -> bytes:
-            nonlocal rest
-            rest = rest or next(pieces, b"")
-            some, rest = rest[:count], rest[count:]
-            return some
-
         root = self.merged(request["lowers"], request["upper"], request["work"])
-        Placer(root, job).unpack(unpack.Pieces(read, {}))
+        Placer(root, job).unpack(unpack.Pieces(unpack.Joined(picker.pieces()).read, {}))
         return {}
 
     def do_look(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, object]:

@@ -75,10 +75,5 @@ def from_stream(folder: str, stream: BinaryIO, file: str | None) -> str | None:
         some, rest = rest, b""
         return some or stream.read(count)
 
-    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        owner = (os.getuid(), os.getgid())
-        unpack.Unpacker(root, whiteouts=False, owner=owner).unpack(unpack.Pieces(read, {}))
-    finally:
-        os.close(root)
+    unpack.unpack_own(folder, read)
     return file if file is None else find_file(folder, file)

@@ -81,21 +81,7 @@ def unpack_into(engine: Engine, image: Image, folder: str) -> None:
     from nbhull.runtime.images import unpack
 
     os.makedirs(folder, exist_ok=True)
-    pieces = files_of(engine, image)
-    rest = b""
-
-    def read(count: int) -> bytes:
-        nonlocal rest
-        rest = rest or next(pieces, b"")
-        some, rest = rest[:count], rest[count:]
-        return some
-
-    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        owner = (os.getuid(), os.getgid())
-        unpack.Unpacker(root, whiteouts=False, owner=owner).unpack(unpack.Pieces(read, {}))
-    finally:
-        os.close(root)
+    unpack.unpack_own(folder, unpack.Joined(files_of(engine, image)).read)
 
 
 def files_of(engine: Engine, image: Image) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ from nbhull.runtime.images.catalog import Catalog, name_of
 from nbhull.runtime.images.documents import Descriptor, Index, Manifest
 from nbhull.runtime.images.layers import Layer
 from nbhull.runtime.images.reference import local_name
-from nbhull.runtime.images.unpack import clean, shown
+from nbhull.runtime.images.unpack import Joined, clean, shown
 from nbhull.runtime.linux.mount import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
 from nbhull.runtime.model import Image
 
@@ -195,21 +195,6 @@ def add_plain(catalog: Catalog, layer: Layer, sink: Sink) -> None:
         size = sum(map(len, compression.decompress(file.read, floor=1 << 62)))
         file.seek(0)
         sink.add(name, Joined(compression.decompress(file.read, floor=1 << 62)), size)  # type: ignore[arg-type]
-
-
-class Joined:
-    """Pieces of bytes as a file."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self.pieces = pieces
-        self.rest = b""
-
-    def read(self, count: int) -> bytes:
-        """Up to `count` bytes."""
-        if not self.rest:
-            self.rest = next(self.pieces, b"")
-        some, self.rest = self.rest[:count], self.rest[count:]
-        return some
 
 
 def parse_tag(name: str) -> str:

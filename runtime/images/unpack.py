@@ -20,7 +20,7 @@ import queue
 import shutil
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nbhull.runtime.errors import HostUnable, InvalidInput
 from nbhull.runtime.images import compression
@@ -53,6 +53,21 @@ class Summary:
         """devices that were skipped"""
         self.owners = 0
         """entries whose owner has no id here"""
+
+
+class Joined:
+    """Pieces of bytes as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self.pieces = pieces
+        self.rest = b""
+
+    def read(self, count: int) -> bytes:
+        """Up to `count` bytes."""
+        if not self.rest:
+            self.rest = next(self.pieces, b"")
+        some, self.rest = self.rest[:count], self.rest[count:]
+        return some
 
 
 class Pieces:
@@ -459,3 +474,12 @@ def clean(name: bytes) -> bytes:
 def shown(name: bytes) -> str:
     """A hostile name for a message: escaped, and not too long."""
     return ascii(name.decode(errors="surrogateescape"))[:300]
+
+
+def unpack_own(folder: str, read: Callable[[int], bytes]) -> None:
+    """Write a tar into a folder, over the files that are there; all belong to who asks. `read`: as for Pieces."""
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        Unpacker(root, whiteouts=False, owner=(os.getuid(), os.getgid())).unpack(Pieces(read, {}))
+    finally:
+        os.close(root)
