@@ -6,10 +6,12 @@ Inside the container this must import nothing but the standard library and nbhul
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
+from nbhull.kernel.names import CONTROL_VARIABLE, REPLAY
 from nbhull.runtime.errors import Denied, HullError, InvalidInput, NotFound, ProcessFailed
 from nbhull.runtime.verbs.results import Fields, Names, Result, Table, Text
 from nbhull.runtime.verbs.snapshots import Difference
@@ -85,6 +87,19 @@ def uncontained() -> NotFound:
     return NotFound(
         "this kernel does not run in a container", "choose the kernel `Python 3 (container)` for this notebook"
     )
+
+
+def own_control() -> str | None:
+    """The control socket of this kernel's container; None where cells are run again by a replay.
+
+    Raises NotFound outside of a container, and Denied without control over it."""
+    control = os.environ.get(CONTROL_VARIABLE)
+    if control is None:
+        raise uncontained()
+    if control == REPLAY:
+        return None
+    refuse_none(control)
+    return control
 
 
 def unreachable(error: OSError) -> ProcessFailed:

@@ -8,12 +8,10 @@ image has no ipywidgets, it is the list as text, and the line to type.
 
 from __future__ import annotations
 
-import os
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from nbhull.kernel.names import CONTROL_VARIABLE, REPLAY
-from nbhull.kernel.rpc import ContainerError, call, connect, converse, decode_result, refuse_none, uncontained
+from nbhull.kernel.rpc import ContainerError, call, connect, converse, decode_result, own_control
 from nbhull.magics.display import Written
 from nbhull.magics.panel import Opened, running_kernel
 from nbhull.runtime.errors import HullError, NotFound
@@ -38,12 +36,9 @@ def picker() -> Picker | Written | None:
 
 def open_picker() -> Picker | Written | None:
     """The same; raises HullError."""
-    control = os.environ.get(CONTROL_VARIABLE)
+    control = own_control()
     if control is None:
-        raise uncontained()
-    if control == REPLAY:
         return None
-    refuse_none(control)
     if running_kernel() is None:
         raise NotFound("this kernel cannot go on in another image", "it can where Python 3.11 or later runs")
     table = images(control)

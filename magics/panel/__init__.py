@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from nbhull.kernel.names import CONTROL_VARIABLE, PANEL_FILE, REPLAY
-from nbhull.kernel.rpc import ContainerError, refuse_none, uncontained
+from nbhull.kernel.rpc import ContainerError, own_control
 from nbhull.runtime.errors import HullError, NotFound
 from nbhull.runtime.verbs.results import Result
 
@@ -32,12 +32,8 @@ def panel() -> Panel | None:
 
 def open_panel() -> Panel | None:
     """The same; raises HullError."""
-    control = os.environ.get(CONTROL_VARIABLE)
-    if control is None:
-        raise uncontained()
-    if control == REPLAY:
+    if own_control() is None:
         return None
-    refuse_none(control)
     kernel = running_kernel()
     if kernel is None:
         raise NotFound("this kernel can have no panel", "it can where Python 3.11 or later runs")
