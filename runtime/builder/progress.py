@@ -7,6 +7,9 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
+from types import TracebackType
+
+from nbhull.runtime.errors import HullError
 
 PLAIN, TTY, QUIET = "plain", "tty", "quiet"
 KEPT = 40
@@ -187,6 +190,20 @@ class Step:
             self.lines = (self.lines + lines)[-KEPT:]
             if lines:
                 self.progress.wrote(self, lines)
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """It ends with the block: done, failed by an error of nbhull's, or stopped by anything else."""
+        if kind is None:
+            self.end()
+        elif issubclass(kind, HullError):
+            self.fail()
+        else:
+            self.stop()
 
     def end(self, how: str = "") -> None:
         """It has ended; `how` is like `cached`."""

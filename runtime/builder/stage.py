@@ -130,16 +130,8 @@ class StageBuild:
         else:
             with build.exclusive(key):
                 done = build.cache.find(key)
-                step = build.progress.step(self.label, one.text)
-                try:
+                with build.progress.step(self.label, one.text) as step:
                     done = done or build.cache.add(key, work(step))
-                except HullError:
-                    step.fail()
-                    raise
-                except BaseException:
-                    step.stop()
-                    raise
-                step.end()
         self.state.key = key
         build.steps[key] = done
         if done.layer:

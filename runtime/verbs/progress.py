@@ -10,7 +10,6 @@ from threading import Lock, Timer
 from time import monotonic
 
 from nbhull.runtime.builder.progress import INSTEAD
-from nbhull.runtime.errors import HullError
 from nbhull.runtime.registry.transfer import Progress as Told
 from nbhull.runtime.registry.transfer import Silent
 
@@ -97,16 +96,8 @@ def working(engine: Engine | None, what: str, on: str) -> Iterator[None]:
     """Show that something goes on, and for how long, while the block runs: on a terminal once it has taken DELAY, in a
     notebook as a step of its own; elsewhere nothing is said."""
     if (other := INSTEAD.get()) is not None:
-        step = other.step(what, on)
-        try:
+        with other.step(what, on):
             yield
-        except HullError:
-            step.fail()
-            raise
-        except BaseException:
-            step.stop()
-            raise
-        step.end()
         return
     if not sys.stderr.isatty():
         yield

@@ -25,7 +25,6 @@ from nbhull.runtime.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from nbhull.runtime.builder.build import Options
@@ -255,26 +254,9 @@ class CondaPackages:
                     told += piece[: LONGEST_ANSWER - len(told)]
                 return process.wait(), told.decode(errors="replace")
 
-    def step(self, text: str) -> Running:
+    def step(self, text: str) -> Step:
         """A step that is shown while it goes on."""
-        return Running(self.progress, text)
-
-
-class Running:
-    """A step, shown as failed if it does."""
-
-    def __init__(self, progress: Progress, text: str) -> None:
-        self.begin: Callable[[], Step] = lambda: progress.step("conda", text)
-
-    def __enter__(self) -> Step:
-        self.step = self.begin()
-        return self.step
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is None:
-            self.step.end()
-        else:
-            self.step.fail()
+        return self.progress.step("conda", text)
 
 
 def certificate(reached: settings.Settings) -> dict[str, str]:
