@@ -17,11 +17,19 @@ from nbhull.runtime.errors import NotFound
 from nbhull.runtime.images import upkeep
 from nbhull.runtime.model import ContainerSpec, ProcessSpec
 from support.boxes import run
-from support.jupyter import PATIENCE, Outcome, Place, Start, connect, execute, install_spec
+from support.jupyter import (
+    PATIENCE,
+    Outcome,
+    Place,
+    Running,
+    Start,
+    ask_from_inside,
+    execute,
+    install_spec,
+    kernels_by_name,
+)
 from support.roots import busybox_root
 from support.waiting import eventually
-
-Running = tuple[KernelManager, BlockingKernelClient]
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +45,16 @@ def base(place: Place) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def kernels(place: Place, base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Running]]:
     """Kernels that all tests of this module use, by their kernelspecs' names."""
-    running: dict[str, Running] = {}
-    folder = tmp_path_factory.mktemp("builds")
-
-    def get(name: str) -> Running:
-        if name not in running:
-            (folder / name).mkdir(exist_ok=True)
-            manager = KernelManager(kernel_name=name)
-            manager.start_kernel(cwd=str(folder / name))
-            running[name] = manager, connect(manager)
-            if name == "python3":
-                assert execute(running[name][1], "%load_ext nbhull").status == "ok"
-        return running[name]
-
     install_spec("builder", place.prefix, network="none")
     install_spec("limited-builder", place.prefix, memory="160m", network="none")
-    yield get
-    for manager, client in running.values():
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.context.destroy(linger=0)
+    folder = tmp_path_factory.mktemp("builds")
+
+    def start(name: str, manager: KernelManager) -> None:
+        (folder / name).mkdir(exist_ok=True)
+        manager.start_kernel(cwd=str(folder / name))
+
+    with kernels_by_name(start) as get:
+        yield get
 
 
 @pytest.fixture(params=["builder", "python3"])
@@ -181,19 +179,8 @@ def test_updates_are_few(both: Running) -> None:
 
 
 def ask(client: BlockingKernelClient, **params: Any) -> dict[str, Any]:
-    """Ask as no magic would, from inside the kernel's container; gives the reply."""
-    line = json.dumps(
-        {"jsonrpc": "2.0", "id": 1, "method": "build", "params": {"text": "FROM base-of-builds"} | params}
-    )
-    code = f"""import os, socket
-with socket.socket(socket.AF_UNIX) as channel:
-    channel.connect(os.environ["NBHULL_CONTROL"])
-    channel.sendall({line!r}.encode() + b"\\n")
-    print(channel.makefile("rb").read().splitlines()[-1].decode())"""
-    outcome = execute(client, code)
-    assert outcome.status == "ok", outcome.errors
-    reply: dict[str, Any] = json.loads(outcome.text)
-    return reply
+    """The reply to a request to build that no magic has made."""
+    return ask_from_inside(client, "build", {"text": "FROM base-of-builds"} | params)
 
 
 def failure(client: BlockingKernelClient, **params: Any) -> str:

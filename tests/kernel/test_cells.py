@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,36 +12,34 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from nbhull.kernel.cells.siblings import CELL_OF
-from support.jupyter import PATIENCE, Outcome, Place, Start, connect, execute, install_spec, value
+from support.jupyter import (
+    PATIENCE,
+    Outcome,
+    Place,
+    Running,
+    Start,
+    ask_from_inside,
+    execute,
+    install_spec,
+    kernels_by_name,
+    value,
+)
 from support.waiting import eventually
 
 GIB = 1 << 30
 
 
 @pytest.fixture(scope="module")
-def kernels(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], KernelManager]]:
+def kernels(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Running]]:
     """Kernels that all tests of this module use, by their kernelspecs' names, each in a folder of its own."""
-    running: dict[str, tuple[KernelManager, BlockingKernelClient]] = {}
-
-    def get(name: str) -> tuple[KernelManager, BlockingKernelClient]:
-        if name not in running:
-            manager = KernelManager(kernel_name=name)
-            manager.start_kernel(cwd=str(tmp_path_factory.mktemp("cells")))
-            running[name] = manager, connect(manager)
-            if name == "python3":
-                assert execute(running[name][1], "%load_ext nbhull").status == "ok"
-        return running[name]
-
     install_spec("bounded", place.prefix, mounts=["/usr/share:/data:ro", "of-cells:/vol"], network="none")
     install_spec("limited-cells", place.prefix, memory="256m", cpus=1, pids=200, network="none")
-    yield get  # type: ignore[misc]
-    for manager, client in running.values():
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.context.destroy(linger=0)
 
+    def start(name: str, manager: KernelManager) -> None:
+        manager.start_kernel(cwd=str(tmp_path_factory.mktemp("cells")))
 
-Running = tuple[KernelManager, BlockingKernelClient]
+    with kernels_by_name(start) as get:
+        yield get
 
 
 @pytest.fixture(params=["nbhull", "python3"])
@@ -304,18 +301,8 @@ def test_a_cell_meets_its_kernel_s_limit(limited: Running) -> None:
 
 
 def ask(client: BlockingKernelClient, **params: Any) -> dict[str, Any]:
-    """Ask as no magic would, from inside the kernel's container; gives the reply."""
-    params = {"image": "host", "command": ["true"]} | params
-    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "run", "params": params})
-    code = f"""import os, socket
-with socket.socket(socket.AF_UNIX) as channel:
-    channel.connect(os.environ["NBHULL_CONTROL"])
-    channel.sendall({line!r}.encode() + b"\\n")
-    print(channel.makefile("rb").read().splitlines()[-1].decode())"""
-    outcome = execute(client, code)
-    assert outcome.status == "ok", outcome.errors
-    reply: dict[str, Any] = json.loads(outcome.text)
-    return reply
+    """The reply to a request to run a cell that no magic has made."""
+    return ask_from_inside(client, "run", {"image": "host", "command": ["true"]} | params)
 
 
 @pytest.mark.parametrize(

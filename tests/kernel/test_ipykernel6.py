@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from support import older_ipykernel
-from support.jupyter import PATIENCE, Place, connect, execute, install_spec, make_image, value
+from support.jupyter import PATIENCE, Place, Running, execute, install_spec, kernels_by_name, make_image, value
 
-Running = tuple[KernelManager, BlockingKernelClient]
 INSIDE = "/opt/ipykernel-6"
 
 
@@ -20,25 +18,15 @@ def kernels(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A kernel in a container, `older`, and an ordinary one, `python3`, for all tests of this module."""
     library = older_ipykernel.folder()
     install_spec("older", place.prefix, mounts=[f"{library}:{INSIDE}:ro"], environment={"PYTHONPATH": INSIDE})
-    running: dict[str, Running] = {}
 
-    def get(name: str) -> Running:
-        if name not in running:
-            manager = KernelManager(kernel_name=name)
-            with pytest.MonkeyPatch.context() as patch:
-                if name == "python3":
-                    patch.setenv("PYTHONPATH", str(library))
-                manager.start_kernel(cwd=str(tmp_path_factory.mktemp("older")))
-            running[name] = manager, connect(manager)
+    def start(name: str, manager: KernelManager) -> None:
+        with pytest.MonkeyPatch.context() as patch:
             if name == "python3":
-                assert execute(running[name][1], "%load_ext nbhull").status == "ok"
-        return running[name]
+                patch.setenv("PYTHONPATH", str(library))
+            manager.start_kernel(cwd=str(tmp_path_factory.mktemp("older")))
 
-    yield get
-    for manager, client in running.values():
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.context.destroy(linger=0)
+    with kernels_by_name(start) as get:
+        yield get
 
 
 @pytest.fixture(params=["older", "python3"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from nbhull.runtime.model import ContainerSpec, ProcessSpec
 PATIENCE = 60.0
 """seconds for a kernel that starts beside many others on a small machine"""
 
-Start = Callable[..., tuple[KernelManager, BlockingKernelClient]]
+Running = tuple[KernelManager, BlockingKernelClient]
+Start = Callable[..., Running]
 """starts a kernel with the blocking manager: `start(kernelspec, cwd=…, env=…)`"""
 
 
@@ -85,6 +87,42 @@ def connect(manager: KernelManager) -> BlockingKernelClient:
         client.stop_channels()
         raise
     return client
+
+
+@contextmanager
+def kernels_by_name(start: Callable[[str, KernelManager], None]) -> Iterator[Callable[[str], Running]]:
+    """Kernels that several tests use, each started (`start`) when it is first asked for by its kernelspec's name; the
+    ordinary kernel `python3` gets the magics."""
+    running: dict[str, Running] = {}
+
+    def get(name: str) -> Running:
+        if name not in running:
+            manager = KernelManager(kernel_name=name)
+            start(name, manager)
+            running[name] = manager, connect(manager)
+            if name == "python3":
+                assert execute(running[name][1], "%load_ext nbhull").status == "ok"
+        return running[name]
+
+    yield get
+    for manager, client in running.values():
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.context.destroy(linger=0)
+
+
+def ask_from_inside(client: BlockingKernelClient, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Ask the control socket as no magic would, from inside the kernel's container; the last line of its reply."""
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+    code = f"""import os, socket
+with socket.socket(socket.AF_UNIX) as channel:
+    channel.connect(os.environ["NBHULL_CONTROL"])
+    channel.sendall({line!r}.encode() + b"\\n")
+    print(channel.makefile("rb").read().splitlines()[-1].decode())"""
+    outcome = execute(client, code)
+    assert outcome.status == "ok", outcome.errors
+    reply: dict[str, Any] = json.loads(outcome.text)
+    return reply
 
 
 def install_spec(name: str, below: Path, **config: Any) -> str:
