@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ import zmq
 from jupyter_client.session import Session
 
 from nbhull.kernel.names import EXECUTING_FILE
+from nbhull.kernel.socket_folder import read_plain
 
 LARGEST = 1 << 16
 """bytes of a description of a request; a kernel may have written anything"""
@@ -44,15 +44,10 @@ def take_request(folder: str) -> Request | None:
     """The request that the kernel of a socket folder was executing; None if there is none, or what is
     there makes no sense, for the folder is the container's to write to."""
     path = f"{folder}/{EXECUTING_FILE}"
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None  # no kernel of ours, or no plain file
-    with open(descriptor, "rb") as file:
-        data = file.read(LARGEST + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    data = read_plain(path, LARGEST)
     with suppress(OSError):
         os.unlink(path)
-    if not data or len(data) > LARGEST:
+    if not data:
         return None
     try:
         described = json.loads(data)

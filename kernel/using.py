@@ -7,9 +7,7 @@ the notebook as it is.
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from nbhull.kernel.adding import output, with_ipykernel
 from nbhull.kernel.command import CommandFinder
 from nbhull.kernel.config import KernelConfig, parse_image
 from nbhull.kernel.names import PANEL_FILE
+from nbhull.kernel.socket_folder import read_plain
 from nbhull.kernel.streams import Stream, StreamedProgress
 from nbhull.runtime import policy
 from nbhull.runtime.errors import InvalidInput
@@ -115,10 +114,4 @@ def told(ref: str, before: str, notices: tuple[str, ...]) -> str:
 
 def take_along(folder: str) -> bytes:
     """What the page knows of the panel, for the next kernel; the container may have put anything there."""
-    try:
-        fd = os.open(f"{folder}/{PANEL_FILE}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""  # no panel is open
-    with open(fd, "rb") as file:
-        data = file.read(LARGEST + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-    return data if len(data) <= LARGEST else b""
+    return read_plain(f"{folder}/{PANEL_FILE}", LARGEST)

@@ -125,10 +125,8 @@ class ContainerMagics(Magics):
 
         with shown_in(self.shell) as notes:
             assert notes is not None  # a kernel in a container has a notebook
-            step = notes.step("replay", params.get("name", "the cells since the last snapshot"))
-            answer = call(control, name, params)
-            step.end()
-            return answer
+            with notes.step("replay", params.get("name", "the cells since the last snapshot")):
+                return call(control, name, params)
 
     def get_ready(self, control: str, params: dict[str, Any]) -> None:
         """Have an image got, with ipykernel in it, while this kernel still runs. Raises HullError, CellInterrupted."""
