@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from nbhull.runtime import cgroups
@@ -14,7 +15,20 @@ GROUPS = "cgroups"
 
 def sweep(folder: str) -> None:
     """Remove a launcher's folder, the cgroups and the forwarding that it noted; its processes have ended or are
-    ending."""
+    ending. Where another process does so at the same time, this waits until that is done."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        sweep_locked(folder)
+    finally:
+        os.close(fd)
+
+
+def sweep_locked(folder: str) -> None:
+    """The same, by the only one that does so now. What another one did before is no error."""
     if os.path.exists(f"{folder}/{FORWARDING}"):
         from nbhull.runtime.launcher.veth import switch_forwarding_off
 

@@ -92,7 +92,7 @@ with Engine(home, fork=True) as engine:
         assert fault[:1] == b"\\0", f"{planned} was not reached"
         eventually(lambda: engine.container("box").state != "running", "the container is seen to have ended")
         if victim != "mover":
-            sweep(engine.row("box")["launcher"])  # as the next launcher does, later
+            sweep(engine.row("box")["launcher"])  # as the next launcher does
         assert len(engine.images()) == images, planned
         engine.start("box")
         lines = box.out("cat /srv/w/log").split("\\n")
